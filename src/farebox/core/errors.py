@@ -1,0 +1,295 @@
+"""Every error, and whose fault it is.
+
+    FareboxError
+    ├── CallerError                what a buyer sent; the gate answers it as a problem (RFC 9457)
+    │   ├── MalformedRequest       400  the request can't be read one way only
+    │   ├── MalformedCredential    400  a proof is badly spoken, doubled, or there are two
+    │   ├── CredentialRejected     401  the proof is well formed and not good
+    │   ├── RouteUnknown           404
+    │   ├── MethodUnknown          405
+    │   ├── RequestMismatch        409  good proof, bought for another request; the payment is kept
+    │   ├── CallInProgress         409  good proof, its call is still running
+    │   ├── CallUndeliverable      409  the call failed too often; its price is kept as credit
+    │   ├── AnswerGone             410  the answer was given and is no longer kept
+    │   ├── BodyTooLarge           413
+    │   ├── ArgumentsInvalid       422  a capability can't be called like that; nothing was charged
+    │   └── HeadersTooLarge        431
+    ├── Unavailable                503 the seller can't tell just now; nothing was lost, ask again
+    │   ├── NodeUnavailable        the Lightning node doesn't answer, or not sensibly
+    │   ├── StoreUnavailable       the ledger can't be written or read
+    │   └── UpstreamFailed         502 the seller's own service did not answer; the payment is kept
+    ├── PurchaseError              why a purchase did not succeed; says whether money moved
+    │   ├── NothingPaid
+    │   │   ├── OverBudget             a limit of the buyer's own
+    │   │   ├── ChallengeUnreadable    a 402 that asks for nothing we can pay
+    │   │   ├── InvoiceRefused         the invoice failed the audit
+    │   │   ├── BodyNotReplayable      the request can't be sent twice
+    │   │   ├── OriginChanged          another origin than the named one asks for money
+    │   │   └── PaymentFailed          the wallet says for certain that it did not pay
+    │   ├── PaymentUnresolved      the wallet can't tell; the amount stays held
+    │   └── PaidNotServed          paid, and the answer did not come; ask again with the same proof
+    ├── MalformedValue             a text or number that is not what it should be
+    │   ├── MalformedAmount
+    │   ├── MalformedBudget
+    │   ├── MalformedInvoice       BOLT11
+    │   ├── MalformedMacaroon
+    │   └── MalformedChallenge
+    └── OperatorError              what the person who runs farebox can mend: one line that says what to do
+        ├── ConfigError
+        └── WalletError
+
+A docstring is the message, the class name is the problem type, evidence is in attributes. No error carries a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Self
+
+Evidence = str | int | float | bool | None
+
+
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+
+
+class FareboxError(Exception):
+    """Something went wrong in farebox."""
+
+    def __init__(self, detail: str | None = None, **evidence: Evidence) -> None:
+        self.detail = detail
+        self.evidence = evidence
+        super().__init__(detail)
+
+    @property
+    def title(self) -> str:
+        """The first line of the class's docstring, without its full stop."""
+        return (type(self).__doc__ or type(self).__name__).strip().splitlines()[0].rstrip(".")
+
+    @property
+    def type(self) -> str:
+        """The stable name of this kind of problem, such as `request-mismatch`."""
+        return _kebab(type(self).__name__)
+
+    def with_evidence(self, **evidence: Evidence) -> Self:
+        """The same error with more evidence."""
+        self.evidence.update(evidence)
+        return self
+
+    def __str__(self) -> str:
+        text = f"{self.title}: {self.detail}" if self.detail else self.title
+        told = ", ".join(f"{name}={value}" for name, value in self.evidence.items() if value is not None)
+        return f"{text} ({told})" if told else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.detail, self.evidence))
+
+
+def _rebuild(kind: type[FareboxError], detail: str | None, evidence: dict[str, Evidence]) -> FareboxError:
+    return kind(detail, **evidence)
+
+
+class CallerError(FareboxError):
+    """The request can't be served as it was sent."""
+
+    status: ClassVar[int] = 400
+    retry_after_s: ClassVar[int | None] = None
+
+
+class MalformedRequest(CallerError):
+    """The request can be read in more than one way, so it is not read at all."""
+
+
+class MalformedCredential(CallerError):
+    """The proof of payment is malformed, doubled, or there is more than one."""
+
+
+class CredentialRejected(CallerError):
+    """The proof of payment is not valid here."""
+
+    status = 401
+
+
+class RouteUnknown(CallerError):
+    """Nothing is sold at this path."""
+
+    status = 404
+
+
+class MethodUnknown(CallerError):
+    """This path is not sold under this method."""
+
+    status = 405
+
+
+class RequestMismatch(CallerError):
+    """This payment was made for another request; it is kept, send the request it was made for."""
+
+    status = 409
+
+
+class CallInProgress(CallerError):
+    """The call that this payment bought is still running; ask again with the same proof."""
+
+    status = 409
+    retry_after_s = 2
+
+
+class CallUndeliverable(CallerError):
+    """The call failed too often; what was paid for it is kept as credit."""
+
+    status = 409
+
+
+class AnswerGone(CallerError):
+    """This payment was used and its answer is no longer kept."""
+
+    status = 410
+
+
+class BodyTooLarge(CallerError):
+    """The request body is larger than this seller accepts."""
+
+    status = 413
+
+
+class ArgumentsInvalid(CallerError):
+    """The arguments do not fit what is sold here; nothing was charged."""
+
+    status = 422
+
+
+class HeadersTooLarge(CallerError):
+    """The request has too many or too large header fields."""
+
+    status = 431
+
+
+class Unavailable(FareboxError):
+    """The seller can't tell just now; nothing was lost, ask again."""
+
+    status: ClassVar[int] = 503
+    retry_after_s: ClassVar[int] = 2
+
+
+class NodeUnavailable(Unavailable):
+    """The seller's Lightning node does not answer just now; nothing was lost, ask again."""
+
+
+class StoreUnavailable(Unavailable):
+    """The seller's ledger can't be reached just now; nothing was lost, ask again."""
+
+
+class UpstreamFailed(Unavailable):
+    """The seller's service did not answer; a payment made for this call is kept, ask again with the same proof."""
+
+    status = 502
+
+
+class PurchaseError(FareboxError):
+    """The purchase did not succeed."""
+
+    money_moved: ClassVar[bool | None] = None
+    next_step: ClassVar[str] = ""
+
+    def as_json(self) -> dict[str, Evidence]:
+        """A flat object for logs and models: type, title, detail, money_moved, next_step and the evidence."""
+        return {
+            "type": self.type,
+            "title": self.title,
+            "detail": self.detail,
+            "money_moved": self.money_moved,
+            "next_step": self.next_step,
+            **self.evidence,
+        }
+
+
+class NothingPaid(PurchaseError):
+    """Nothing was paid."""
+
+    money_moved = False
+
+
+class OverBudget(NothingPaid):
+    """The price is over the budget."""
+
+    next_step = "Raise the limit, wait until the window has moved on, or do without."
+
+
+class ChallengeUnreadable(NothingPaid):
+    """The server asks for payment in a way that can't be paid here."""
+
+    next_step = "Look at the 402 answer; ask the seller which protocols it speaks."
+
+
+class InvoiceRefused(NothingPaid):
+    """The invoice is not what was asked for, so it was not paid."""
+
+    next_step = "Do not pay it by hand; ask again, and tell the seller if it stays so."
+
+
+class BodyNotReplayable(NothingPaid):
+    """The request body can be read only once, so the request could not be sent again after paying."""
+
+    next_step = "Send bytes, text, JSON or a file instead of a generator."
+
+
+class OriginChanged(NothingPaid):
+    """Another origin than the one that was called asks for the money."""
+
+    next_step = "Call that origin by its own name if you mean to pay it."
+
+
+class PaymentFailed(NothingPaid):
+    """The wallet did not pay, for certain."""
+
+    next_step = "See the reason; the amount is free again in the budget."
+
+
+class PaymentUnresolved(PurchaseError):
+    """The wallet can't tell yet whether it paid; the amount stays held in the budget."""
+
+    next_step = "Make the same call again: the payment is looked up first and never made twice."
+
+
+class PaidNotServed(PurchaseError):
+    """The call was paid and its answer did not come."""
+
+    money_moved = True
+    next_step = "Make the same call again: the same proof is shown first and nothing is paid anew."
+
+
+class MalformedValue(FareboxError, ValueError):
+    """A value is not what it should be."""
+
+
+class MalformedAmount(MalformedValue):
+    """An amount is a whole number with a unit, such as `21 sat` or `500 msat`."""
+
+
+class MalformedBudget(MalformedValue):
+    """A budget is an amount for a span, such as `500 sat/day` or `50 sat/call`."""
+
+
+class MalformedInvoice(MalformedValue):
+    """This is not a valid BOLT11 invoice."""
+
+
+class MalformedMacaroon(MalformedValue):
+    """This is not a valid macaroon."""
+
+
+class MalformedChallenge(MalformedValue):
+    """The challenge can't be read."""
+
+
+class OperatorError(FareboxError):
+    """Farebox can't run like this."""
+
+
+class ConfigError(OperatorError):
+    """The configuration can't be used."""
+
+
+class WalletError(OperatorError):
+    """The wallet or node can't be used."""

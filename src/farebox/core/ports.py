@@ -1,0 +1,337 @@
+"""The ports: what the two front rooms need from the rest of the house, and nothing about how it is done.
+
+Rules
+1. Receiver (can be paid) and Wallet (can pay) are two ports: a shop's key must not be able to spend.
+2. Paying has three outcomes. Unknown is never failed: `Failed` is only what the backend says explicitly and for good.
+3. A backend's method is a conversation: a generator that yields an HttpCall and is sent an HttpReply, so that the
+   blocking and the awaiting client share it. A backend without a network returns without yielding.
+4. A ledger and a purse keep their own clock; everyone else is given `now`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from farebox.core.amount import NOTHING, Amount
+from farebox.core.bolt11 import Invoice, Network
+from farebox.core.budget import Window
+from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Wire
+from farebox.core.payment import Answer, Balance, DrawState, FreeCall, Hold, Payment
+from farebox.core.secret import Secret
+
+T = TypeVar("T")
+Clock = Callable[[], datetime]
+
+
+# --- a conversation with a backend ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpCall:
+    """One request to a backend. `headers` may hold a secret, so it does not print.
+
+    timeout: None means to wait as long as the backend keeps the connection.
+    """
+
+    method: str
+    url: str
+    headers: Secret[str] | None = None  # "name: value" lines
+    body: bytes = b""
+    timeout: timedelta | None = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpReply:
+    """The backend's reply, or that there was none.
+
+    status: 0 when no reply came. sent: whether the backend may have seen the request.
+    """
+
+    status: int
+    body: bytes = b""
+    sent: bool = True
+    reason: str = ""
+
+
+Conversation = Generator[HttpCall, HttpReply, T]
+
+
+# --- being paid -------------------------------------------------------------------------------------------------------
+
+
+class InvoiceState(StrEnum):
+    """Where an invoice stands at the node."""
+
+    OPEN = "open"
+    HELD = "held"  # paid into a hold: not ours yet
+    PAID = "paid"
+    CANCELLED = "cancelled"  # or expired: it can't be paid any more
+    UNKNOWN = "unknown"  # the node does not know this payment hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceStatus:
+    """What the node says of one invoice; `received` counts only what is ours for good."""
+
+    state: InvoiceState
+    received: Amount = NOTHING
+
+
+class Receiver(Protocol):
+    """A node or wallet that can be paid. Conversations raise NodeUnavailable when the node does not answer sensibly."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in logs and tables; never a secret."""
+
+    @property
+    def network(self) -> Network | None:
+        """The chain its invoices are for; None until it is known, which it is once an invoice was made."""
+
+    def create_invoice(self, amount: Amount, *, description: str, expires_in: timedelta) -> Conversation[Invoice]:
+        """A new invoice for exactly this amount, with a preimage that the node chose."""
+
+    def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
+        """Whether one of our invoices was paid."""
+
+
+# --- paying -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paid:
+    """The payment arrived; the preimage proves it. `fee` is what routing cost on top."""
+
+    preimage: Secret[bytes]
+    fee: Amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The backend says explicitly that this payment did not and will not happen."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unresolved:
+    """Nobody can tell yet. `known` is False when the backend has never heard of the payment."""
+
+    reason: str
+    known: bool = True
+
+
+PayOutcome = Paid | Failed | Unresolved
+
+
+class Wallet(Protocol):
+    """A node or wallet that can pay. Its conversations return an outcome and raise only WalletError."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in logs and tables; never a secret."""
+
+    @property
+    def network(self) -> Network | None:
+        """The chain it pays on; None when that is known only by asking."""
+
+    def pay_invoice(self, invoice: Invoice, *, fee_limit: Amount) -> Conversation[PayOutcome]:
+        """Pay it, or find out that it is paid already. Called once per payment hash."""
+
+    def lookup_payment(self, payment_hash: bytes) -> Conversation[PayOutcome]:
+        """What became of a payment."""
+
+    def balance(self) -> Conversation[Amount]:
+        """What can be spent. Raises WalletError."""
+
+
+# --- the seller's memory ----------------------------------------------------------------------------------------------
+
+
+class Ledger(Protocol):
+    """What the seller remembers. Every method raises StoreUnavailable, with nothing done, when it can't be kept."""
+
+    async def open_payment(self, payment: Payment) -> None:
+        """Remember a new invoice; durable before the 402 leaves."""
+
+    async def reusable_payment(self, *, client: str, digest: bytes, price: Amount) -> Payment | None:
+        """This caller's own unpaid invoice for the same request and price, with more than half its time left."""
+
+    async def find_payment(self, payment_hash: bytes) -> Payment | None:
+        """The row, as it stands."""
+
+    async def settle(self, payment_hash: bytes, received: Amount) -> bool:
+        """OPEN or EXPIRED to FUNDED, once; False when it was not so (a duplicate, or less than the price)."""
+
+    async def hold(
+        self, payment_hash: bytes, *, digest: bytes, proven: bool, lease: timedelta, most_attempts: int
+    ) -> Hold | Payment | None:
+        """Claim the price of one call with one conditional statement.
+
+        A Hold when the claim was won: the payment is FUNDED, for this digest, with enough left, no live hold and
+        attempts to spare. `proven` says that the preimage was shown, which settles an OPEN or EXPIRED payment for its
+        price in the same transaction, whether or not the claim is then won. Otherwise the row as it stands, or None
+        when there is no such payment. A payment for this digest whose last attempt's lease ran out without a word goes
+        to CREDIT here, so that none hangs for ever.
+        """
+
+    async def renew(self, hold: Hold, *, lease: timedelta) -> bool:
+        """Extend the lease; False when the hold is no longer ours."""
+
+    async def capture(self, hold: Hold, answer: Answer | None) -> bool:
+        """The charge and the decision to answer in one step: keep the answer, draw the amount.
+
+        False, with nothing done, when the hold is no longer ours. `None` for an answer too large to be kept.
+        """
+
+    async def release(self, hold: Hold, *, most_attempts: int) -> Payment:
+        """The call failed: give the amount back to the tab; CREDIT when this was the last attempt. Returns the row."""
+
+    async def give_up(self, hold: Hold) -> Payment:
+        """Nobody knows whether the call ran, and it must not run twice: to CREDIT at once. Returns the row."""
+
+    async def find_answer(self, payment_hash: bytes) -> Answer | None:
+        """The kept answer; None when it is no longer, or never was, kept."""
+
+    async def expire_payments(self, *, grace: timedelta) -> int:
+        """OPEN to EXPIRED for every invoice past its time and the grace; how many."""
+
+    async def take_free_call(self, client: str, *, limit: int, window: timedelta) -> FreeCall:
+        """One free call of so many per rolling window, with one conditional statement; durable when it returns."""
+
+    async def balance(self) -> Balance:
+        """The books."""
+
+    async def audit(self) -> Sequence[str]:
+        """What does not add up, a sentence each: nothing, as long as the books and every payment agree."""
+
+    async def recent_payments(self, limit: int) -> Sequence[Payment]:
+        """The newest payments first."""
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the file."""
+
+
+# --- the buyer's memory -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """One row of the purse: what was, or is about to be, paid for.
+
+    request_digest: SHA-256 that tells the same call made again. origin: `https://host:port`.
+    fee_limit: held on top of the amount while paying; fee: what it came to.
+    state: HELD while paying or unresolved, CAPTURED when paid, RELEASED when it certainly failed.
+    served: whether the paid answer arrived. challenge: the challenge that was paid, for showing the proof again.
+    """
+
+    payment_hash: bytes
+    request_digest: bytes
+    origin: str
+    url: str
+    amount: Amount
+    fee_limit: Amount
+    challenge: Challenge
+    invoice_expires_at: datetime
+    state: DrawState = DrawState.HELD
+    fee: Amount = NOTHING
+    preimage: Secret[bytes] | None = None
+    served: bool = False
+    reason: str = ""
+    held_at: datetime | None = None
+
+    @property
+    def counted(self) -> Amount:
+        """What the budget counts: all that may still be spent while held, the exact cost when captured."""
+        match self.state:
+            case DrawState.HELD:
+                return self.amount + self.fee_limit
+            case DrawState.CAPTURED:
+                return self.amount + self.fee
+            case DrawState.RELEASED:
+                return NOTHING
+
+
+class Purse(Protocol):
+    """What the buyer remembers, shared by all processes of one user. Blocking; raises StoreUnavailable."""
+
+    def hold(self, purchase: Purchase, limits: Sequence[Window]) -> Purchase | None:
+        """Write the intent and hold amount + fee limit within every window, in one conditional statement.
+
+        None when it is held. When the payment hash is known already: that row, and nothing is written.
+        Raises OverBudget naming the window and what is left in it.
+        """
+
+    def capture(self, payment_hash: bytes, *, preimage: Secret[bytes], fee: Amount) -> None:
+        """It was paid; keep the proof until it is served."""
+
+    def release(self, payment_hash: bytes, *, reason: str) -> None:
+        """It certainly was not paid; free the amount."""
+
+    def mark_served(self, payment_hash: bytes) -> None:
+        """The paid answer arrived."""
+
+    def unfinished(self, request_digest: bytes | None = None) -> Sequence[Purchase]:
+        """HELD, or paid and not served; oldest first; of one request or of all."""
+
+    def spent(self, window: Window) -> Amount:
+        """What counts against a window now: captured with fees, and everything held."""
+
+    def history(self, limit: int) -> Sequence[Purchase]:
+        """The newest purchases first."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+# --- dialects ---------------------------------------------------------------------------------------------------------
+
+
+class Dialect(Protocol):
+    """How the three nouns look on a wire.
+
+    Reading gives nothing for another language and raises for one badly spoken.
+    """
+
+    @property
+    def name(self) -> str:
+        """`L402`, `Payment`, `payment_hash`."""
+
+    @property
+    def proof_headers(self) -> frozenset[str]:
+        """Header names, lower case, that carry nothing but a proof (`authorization` is not one of them)."""
+
+    @property
+    def proof_fields(self) -> frozenset[str]:
+        """Names of query parameters and JSON members that carry nothing but a proof."""
+
+    def write_challenge(self, challenge: Challenge) -> Wire:
+        """The parts of a 402 answer."""
+
+    def read_challenges(self, wire: Wire) -> tuple[Challenge, ...]:
+        """Every challenge of this dialect in a 402 answer. Raises MalformedChallenge."""
+
+    def write_credential(self, credential: Credential) -> Wire:
+        """The parts of the paid request."""
+
+    def read_credential(self, wire: Wire) -> Credential | None:
+        """The proof in a request. Raises MalformedCredential."""
+
+    def write_receipt(self, receipt: Receipt) -> Wire:
+        """The parts of a paid answer; nothing where the dialect has no receipt."""
+
+    def read_receipt(self, wire: Wire) -> Receipt | None:
+        """The receipt in an answer. Raises MalformedChallenge."""
+
+    def issue(self, quote: Quote, invoice: Invoice, *, valid_until: datetime) -> Challenge | None:
+        """Seal an invoice for a quote; None when this price can't be said here. Needs the seller's keys."""
+
+    def verify(self, credential: Credential, *, now: datetime) -> datetime:
+        """Check the seal and the preimage; until when they stay good. Needs the seller's keys.
+
+        Raises CredentialRejected.
+        """

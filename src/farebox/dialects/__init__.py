@@ -1,0 +1,7 @@
+"""How challenge, credential and receipt look on a wire: pure codecs; none knows another, none pays."""
+
+from farebox.dialects.l402 import L402
+from farebox.dialects.payment_auth import PaymentAuth
+from farebox.dialects.payment_hash import PaymentHash
+
+__all__ = ["L402", "PaymentAuth", "PaymentHash"]

@@ -1,0 +1,32 @@
+"""What one call costs."""
+
+import pytest
+
+from farebox.catalog.price import Price
+from farebox.core.amount import Amount
+from farebox.core.errors import MalformedAmount
+
+
+@pytest.mark.parametrize("given", ["21 sat", Amount.sats(21), Price(amount=Amount.sats(21))])
+def test_a_price_is_read_from_text_from_an_amount_and_from_itself(given: str | Amount | Price) -> None:
+    assert Price(amount=Amount.sats(21)) == Price.read(given)
+
+
+@pytest.mark.parametrize("given", ["21", "", "1.5 sat", "-1 sat", "0 sat", Amount(0)])
+def test_a_price_without_a_unit_with_a_fraction_or_of_nothing_is_refused(given: str | Amount) -> None:
+    with pytest.raises(MalformedAmount):
+        Price.read(given)
+
+
+def test_a_quote_is_the_price_of_one_call() -> None:
+    quote = Price.read("500 msat").quote(resource="POST /x", digest=b"d" * 32, description="x")
+    assert (Amount.msats(500), "POST /x", b"d" * 32, "x") == (
+        quote.amount,
+        quote.resource,
+        quote.digest,
+        quote.description,
+    )
+
+
+def test_a_price_prints_as_it_is_written() -> None:
+    assert str(Price.read("21sat")) == "21 sat"

@@ -1,0 +1,74 @@
+"""What `GET /pricing` answers."""
+
+import json
+
+from farebox.catalog.pricing import pricing_document
+from farebox.catalog.routes import Route
+
+ROUTES = [
+    Route.read("POST /score", "1 sat", name="score", summary="Score a user."),
+    Route.read("/batch", "1500 msat"),
+    Route.read("GET /score", "2 sat"),
+    Route.read("POST /audit", "5 sat"),
+    Route.read("GET /health", "free"),
+]
+
+
+def test_the_keys_and_types_that_clients_in_the_field_read_are_there() -> None:
+    document = pricing_document(ROUTES, free_calls=50, rate_limit_per_minute=100)
+    assert document["l402_enabled"] is True
+    assert document["free_tier_per_ip_per_day"] == 50
+    assert document["payment_hints"] == {
+        "header_name": "X-Payment-Hash",
+        "query_param_name": "payment_hash",
+        "status_code": 402,
+    }
+    assert document["rate_limit_per_ip_per_min"] == 100
+    endpoints = document["priced_endpoints"]
+    assert isinstance(endpoints, list)
+    assert [(endpoint["path"], endpoint["price_sats"]) for endpoint in endpoints if isinstance(endpoint, dict)] == [
+        ("/audit", 5),
+        ("/batch", 2),
+        ("/score", 2),
+        ("/score", 1),
+    ]
+
+
+def test_an_endpoint_says_what_those_keys_leave_open() -> None:
+    endpoints = pricing_document(ROUTES, free_calls=0)["priced_endpoints"]
+    assert isinstance(endpoints, list)
+    assert endpoints[1] == {
+        "path": "/batch",
+        "method": "*",
+        "name": "/batch",
+        "summary": "",
+        "price_sats": 2,
+        "amount_msat": 1500,
+        "currency": "sat",
+        "unit": "request",
+    }
+
+
+def test_what_is_free_is_listed_apart() -> None:
+    assert pricing_document(ROUTES, free_calls=0)["free_endpoints"] == [
+        {"path": "/health", "method": "GET", "name": "GET /health", "summary": ""}
+    ]
+
+
+def test_no_rate_limit_is_a_zero_that_says_so() -> None:
+    document = pricing_document(ROUTES, free_calls=0)
+    assert (document["rate_limit_per_ip_per_min"], document["rate_limited"]) == (0, False)
+    assert pricing_document(ROUTES, free_calls=0, rate_limit_per_minute=9)["rate_limited"] is True
+
+
+def test_without_a_priced_route_it_says_that_nothing_is_for_sale() -> None:
+    document = pricing_document([Route.read("/x", "free")], free_calls=5)
+    assert document["l402_enabled"] is False
+    assert not {"free_tier_per_ip_per_day", "priced_endpoints"} & set(document)
+    assert {"payment_hints", "rate_limit_per_ip_per_min"} <= set(document)
+
+
+def test_the_protocols_are_those_that_the_gate_speaks() -> None:
+    document = pricing_document(ROUTES, free_calls=0, protocols=("L402", "Payment"))
+    assert document["protocols"] == ["L402", "Payment"]
+    assert json.loads(json.dumps(document)) == document

@@ -1,0 +1,9 @@
+"""Nodes and wallets: one file each, found by URL scheme among the entry points of the group `farebox.lightning`.
+
+To add one: a class with `open_receiver(url)` and `open_wallet(url)` (see Backend), and an entry point that is named
+after its URL scheme. There is no list to add it to.
+"""
+
+from farebox.lightning.backend import Backend, open_receiver, open_wallet
+
+__all__ = ["Backend", "open_receiver", "open_wallet"]

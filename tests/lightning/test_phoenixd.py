@@ -1,0 +1,451 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+
+from farebox.core.amount import NOTHING, Amount
+from farebox.core.bolt11 import Invoice, Network
+from farebox.core.errors import NodeUnavailable, WalletError
+from farebox.core.ports import (
+    Conversation,
+    Failed,
+    HttpCall,
+    HttpReply,
+    InvoiceState,
+    InvoiceStatus,
+    Paid,
+    Unresolved,
+)
+from farebox.http.converse import aconverse
+from farebox.lightning.phoenixd import Phoenixd
+from farebox.lightning.phoenixd_api import phoenixd_api
+from farebox.lightning.sandbox import Sandbox
+from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
+from farebox.testing.sandbox_world import SandboxWorld
+
+T = TypeVar("T")
+
+PREIMAGE = b"\x05" * 32
+PAYMENT_HASH = hashlib.sha256(PREIMAGE).digest()
+GETINFO = HttpReply(status=200, body=b'{"nodeId":"02","channels":[],"chain":"regtest","version":"0.6"}')
+NO_CONNECTION = HttpReply(status=0, sent=False, reason="ConnectError")
+NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
+NOT_FOUND = HttpReply(status=404, body=b"Not found")
+
+
+class PhoenixdWorld(SandboxWorld):
+    """The adapter against phoenixd's API in front of the sandbox, without a socket."""
+
+    keeps_fee_limit = False
+
+    def __init__(self, sandbox: Sandbox, forward: Callable[[timedelta], None]) -> None:
+        super().__init__(sandbox, forward)
+        self.receiver = Phoenixd.from_url("phoenixd+http://:seller's@phoenixd.test:9740")
+        self.wallet = Phoenixd.from_url("phoenixd+http://:buyer's@phoenixd.test:9740")
+        app = phoenixd_api(sandbox, {"seller's": "seller", "buyer's": "buyer"})
+        self._transport: httpx.AsyncBaseTransport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    def ask(self, conversation: Conversation[T]) -> T:
+        async def asked() -> T:
+            async with httpx.AsyncClient(transport=self._transport) as client:
+                return await aconverse(conversation, client)
+
+        return asyncio.run(asked())
+
+    @contextmanager
+    def out_of_reach(self) -> Iterator[None]:
+        def refuse(request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("refused", request=request)
+
+        reached, self._transport = self._transport, httpx.MockTransport(refuse)
+        yield
+        self._transport = reached
+
+
+class _Conformance:
+    @pytest.fixture
+    def world(self, sandbox: Sandbox, clock: Any) -> PhoenixdWorld:
+        return PhoenixdWorld(sandbox, clock.forward)
+
+
+class TestReceiver(_Conformance, ReceiverSuite):
+    def test_a_node_that_breaks_off_is_unavailable(self, world: PhoenixdWorld) -> None:
+        with world.sandbox.seller.out_of_reach(), pytest.raises(NodeUnavailable):
+            world.ask(world.receiver.lookup_invoice(NOBODYS_HASH))
+
+
+class TestWallet(_Conformance, WalletSuite):
+    def test_the_password_of_the_seller_does_not_pay(self, world: PhoenixdWorld) -> None:
+        invoice = world.invoice(PRICE, expires_in=TEN_MINUTES)
+        with pytest.raises(WalletError, match="http-password"):
+            world.ask(world.receiver.pay_invoice(invoice, fee_limit=NOTHING))
+
+
+# --- scripted replies -------------------------------------------------------------------------------------------------
+
+
+def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
+    """The outcome of a conversation whose calls get these replies, and the calls."""
+    calls = []
+    waiting = list(replies)
+    try:
+        calls.append(next(conversation))
+        while True:
+            calls.append(conversation.send(waiting.pop(0)))
+    except StopIteration as end:
+        assert waiting == []
+        return end.value, calls
+
+
+def said(status: int = 200, **members: Any) -> HttpReply:
+    return HttpReply(status=status, body=json.dumps(members).encode())
+
+
+@pytest.fixture
+def node() -> Phoenixd:
+    return Phoenixd.from_url("phoenixd+http://:hunter2@127.0.0.1:9740")
+
+
+@pytest.fixture
+def invoice(sandbox: Sandbox) -> Invoice:
+    """An invoice whose preimage this file knows."""
+    return sandbox.seller.create_hold_invoice(
+        PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES
+    )
+
+
+def paid(**changes: Any) -> HttpReply:
+    members = {"recipientAmountSat": 21, "routingFeeSat": 4, "paymentHash": PAYMENT_HASH.hex()}
+    return said(**{**members, "paymentPreimage": PREIMAGE.hex(), **changes})
+
+
+def outgoing(**changes: Any) -> HttpReply:
+    members = {"paymentHash": PAYMENT_HASH.hex(), "isPaid": False, "sent": 21, "fees": 0, "createdAt": 1}
+    return said(**{**members, **changes})
+
+
+def incoming(**changes: Any) -> HttpReply:
+    members = {"paymentHash": PAYMENT_HASH.hex(), "preimage": PREIMAGE.hex(), "isPaid": False, "receivedSat": 0}
+    return said(**{**members, **changes})
+
+
+def received(sats: int) -> InvoiceStatus:
+    return InvoiceStatus(state=InvoiceState.PAID, received=Amount.sats(sats))
+
+
+def test_the_node_is_asked_with_a_form_and_an_empty_user(node: Phoenixd, invoice: Invoice) -> None:
+    _, calls = tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, paid())
+    assert [(call.method, call.url) for call in calls] == [
+        ("GET", "http://127.0.0.1:9740/getinfo"),
+        ("POST", "http://127.0.0.1:9740/payinvoice"),
+    ]
+    assert {"invoice": [invoice.text]} == parse_qs(calls[1].body.decode())
+    assert calls[1].headers is not None
+    lines = calls[1].headers.reveal().splitlines()
+    assert f"authorization: Basic {base64.b64encode(b':hunter2').decode()}" in lines
+    assert "content-type: application/x-www-form-urlencoded" in lines
+
+
+def test_the_chain_is_asked_for_once(node: Phoenixd, invoice: Invoice) -> None:
+    assert node.network is None
+    tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, paid())
+    _, calls = tell(node.pay_invoice(invoice, fee_limit=NOTHING), paid())
+    assert node.network is Network.REGTEST
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("chain", ["mainnet", "testnet", "testnet3", "testnet4", "signet"])
+def test_an_invoice_of_another_chain_is_not_even_sent(node: Phoenixd, invoice: Invoice, chain: str) -> None:
+    outcome, calls = tell(node.pay_invoice(invoice, fee_limit=NOTHING), said(chain=chain))
+    assert isinstance(outcome, Failed)
+    assert len(calls) == 1
+
+
+# what proves a payment
+
+
+def test_a_preimage_of_the_hash_is_paid_with_the_routing_fee(node: Phoenixd, invoice: Invoice) -> None:
+    outcome, _ = tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, paid())
+    assert isinstance(outcome, Paid)
+    assert outcome.preimage.reveal() == PREIMAGE
+    assert outcome.fee == Amount.sats(4)
+
+
+@pytest.mark.parametrize(
+    "preimage", ["", "00" * 32, PREIMAGE.hex()[:-2], "zz" * 32, PAYMENT_HASH.hex(), None, 7, [PREIMAGE.hex()]]
+)
+def test_anything_but_the_preimage_of_the_hash_is_unresolved(
+    node: Phoenixd, invoice: Invoice, preimage: object
+) -> None:
+    outcome, _ = tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, paid(paymentPreimage=preimage))
+    assert isinstance(outcome, Unresolved)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        NO_REPLY,
+        said(500, paymentHash=PAYMENT_HASH.hex(), reason="no"),
+        said(429, reason="slow down"),
+        said(403),
+        HttpReply(status=200, body=b""),
+        HttpReply(status=200, body=b"<html>"),
+        HttpReply(status=200, body=b"[]"),
+        HttpReply(status=200, body=b"\xff\xfe"),
+        HttpReply(status=200, body=b"[" * 100_000),
+        HttpReply(status=302),
+        said(),
+        said(reason=""),
+        said(reason=7),
+    ],
+)
+def test_what_is_not_clear_is_unresolved(node: Phoenixd, invoice: Invoice, reply: HttpReply) -> None:
+    outcome, _ = tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, reply)
+    assert isinstance(outcome, Unresolved)
+
+
+def test_a_connection_that_was_refused_is_failed(node: Phoenixd, invoice: Invoice) -> None:
+    outcome, _ = tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, NO_CONNECTION)
+    assert isinstance(outcome, Failed)
+
+
+@pytest.mark.parametrize("reply", [NO_CONNECTION, NO_REPLY, said(500), said(chain="moon"), said()])
+def test_a_node_that_does_not_tell_its_chain_was_not_asked_to_pay(
+    node: Phoenixd, invoice: Invoice, reply: HttpReply
+) -> None:
+    outcome, calls = tell(node.pay_invoice(invoice, fee_limit=NOTHING), reply)
+    assert isinstance(outcome, Failed)
+    assert len(calls) == 1
+
+
+# when a reason is believed
+
+
+@pytest.mark.parametrize(
+    ("second", "kind"),
+    [
+        (NOT_FOUND, Failed),
+        (outgoing(completedAt=2), Failed),
+        (outgoing(), Unresolved),
+        (NO_REPLY, Unresolved),
+        (NO_CONNECTION, Unresolved),
+        (said(500), Unresolved),
+        (outgoing(isPaid=True, completedAt=2), Unresolved),
+        (outgoing(isPaid=True, completedAt=2, preimage=PREIMAGE.hex()), Paid),
+    ],
+)
+def test_a_reason_is_failed_only_when_the_look_up_agrees(
+    node: Phoenixd, invoice: Invoice, second: HttpReply, kind: type
+) -> None:
+    first = said(paymentHash=PAYMENT_HASH.hex(), reason="this invoice has already been paid")
+    outcome, _ = tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, first, second)
+    assert isinstance(outcome, kind)
+
+
+def test_a_failed_payment_carries_the_reason_of_the_node(node: Phoenixd, invoice: Invoice) -> None:
+    first = said(paymentHash=PAYMENT_HASH.hex(), reason="not enough funds in wallet to afford payment")
+    outcome, _ = tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, first, NOT_FOUND)
+    assert outcome == Failed(reason="not enough funds in wallet to afford payment")
+
+
+@pytest.mark.parametrize(("second", "kind"), [(NOT_FOUND, Failed), (outgoing(), Unresolved)])
+def test_a_request_that_the_node_could_not_read_is_looked_up_too(
+    node: Phoenixd, invoice: Invoice, second: HttpReply, kind: type
+) -> None:
+    first = HttpReply(status=400, body=b"Request parameter invoice couldn't be parsed")
+    outcome, _ = tell(node.pay_invoice(invoice, fee_limit=NOTHING), GETINFO, first, second)
+    assert isinstance(outcome, kind)
+
+
+# looking up a payment
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (NOT_FOUND, Unresolved(reason="phoenixd has never heard of this payment", known=False)),
+        (outgoing(), Unresolved(reason="the payment is in flight")),
+        (outgoing(completedAt=2), Failed(reason="phoenixd says that the payment failed")),
+        (
+            outgoing(isPaid=True, completedAt=2, preimage="00" * 32),
+            Unresolved(reason="phoenixd says that it paid and does not prove it"),
+        ),
+        (NO_CONNECTION, Unresolved(reason="phoenixd did not answer (ConnectError)")),
+        (
+            outgoing(paymentHash=NOBODYS_HASH.hex(), completedAt=2),
+            Unresolved(reason="phoenixd answered with something that can't be read"),
+        ),
+    ],
+)
+def test_a_look_up_says_what_became_of_a_payment(node: Phoenixd, reply: HttpReply, expected: object) -> None:
+    outcome, _ = tell(node.lookup_payment(PAYMENT_HASH), reply)
+    assert expected == outcome
+
+
+def test_a_look_up_tells_the_fee_to_the_millisatoshi(node: Phoenixd) -> None:
+    reply = outgoing(isPaid=True, completedAt=2, preimage=PREIMAGE.hex(), fees=4_084)
+    outcome, calls = tell(node.lookup_payment(PAYMENT_HASH), reply)
+    assert isinstance(outcome, Paid)
+    assert outcome.fee == Amount.msats(4_084)
+    assert calls[0].url == f"http://127.0.0.1:9740/payments/outgoingbyhash/{PAYMENT_HASH.hex()}"
+
+
+# being paid
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (incoming(), InvoiceStatus(state=InvoiceState.OPEN)),
+        (incoming(receivedSat=21), InvoiceStatus(state=InvoiceState.OPEN)),
+        (incoming(isPaid="true", receivedSat=21), InvoiceStatus(state=InvoiceState.OPEN)),
+        (incoming(isExpired=True), InvoiceStatus(state=InvoiceState.CANCELLED)),
+        (incoming(isPaid=True, receivedSat=21), received(21)),
+        (incoming(isPaid=True, isExpired=True, receivedSat=9), received(9)),
+        (NOT_FOUND, InvoiceStatus(state=InvoiceState.UNKNOWN)),
+    ],
+)
+def test_only_is_paid_and_received_count(node: Phoenixd, reply: HttpReply, expected: InvoiceStatus) -> None:
+    status, _ = tell(node.lookup_invoice(PAYMENT_HASH), reply)
+    assert expected == status
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        NO_CONNECTION,
+        NO_REPLY,
+        said(500),
+        said(401),
+        HttpReply(status=200, body=b"OK"),
+        incoming(paymentHash=NOBODYS_HASH.hex(), isPaid=True, receivedSat=21),
+        incoming(isPaid=True, receivedSat=-21),
+        incoming(isPaid=True, receivedSat=10**30),
+        incoming(isPaid=True, receivedSat=True),
+    ],
+)
+def test_a_node_that_answers_nonsense_is_unavailable(node: Phoenixd, reply: HttpReply) -> None:
+    with pytest.raises(NodeUnavailable):
+        tell(node.lookup_invoice(PAYMENT_HASH), reply)
+
+
+def test_an_invoice_is_asked_for_in_satoshis_and_seconds(node: Phoenixd, invoice: Invoice) -> None:
+    reply = said(amountSat=21, paymentHash=PAYMENT_HASH.hex(), serialized=invoice.text)
+    made, calls = tell(node.create_invoice(PRICE, description="a test", expires_in=TEN_MINUTES), GETINFO, reply)
+    assert invoice == made
+    assert parse_qs(calls[1].body.decode()) == {
+        "description": ["a test"],
+        "amountSat": ["21"],
+        "expirySeconds": ["600"],
+    }
+
+
+def replies_to_create(invoice: Invoice) -> Sequence[tuple[HttpReply, ...]]:
+    good = {"amountSat": 21, "paymentHash": PAYMENT_HASH.hex(), "serialized": invoice.text}
+    return [
+        (said(chain="mainnet"), said(**good)),
+        (GETINFO, said(**{**good, "paymentHash": NOBODYS_HASH.hex()})),
+        (GETINFO, said(**{**good, "serialized": invoice.text[:-1]})),
+        (GETINFO, said(amountSat=21)),
+        (GETINFO, NO_REPLY),
+        (GETINFO, said(400)),
+        (said(401),),
+    ]
+
+
+@pytest.mark.parametrize("case", range(7))
+def test_an_invoice_that_is_not_what_was_asked_for_is_not_given_out(
+    node: Phoenixd, invoice: Invoice, case: int
+) -> None:
+    with pytest.raises(NodeUnavailable):
+        tell(
+            node.create_invoice(PRICE, description="a test", expires_in=TEN_MINUTES), *replies_to_create(invoice)[case]
+        )
+
+
+def test_an_invoice_for_another_amount_is_not_given_out(node: Phoenixd, invoice: Invoice) -> None:
+    reply = said(amountSat=21, paymentHash=PAYMENT_HASH.hex(), serialized=invoice.text)
+    with pytest.raises(NodeUnavailable):
+        tell(node.create_invoice(Amount.sats(22), description="", expires_in=TEN_MINUTES), GETINFO, reply)
+
+
+@pytest.mark.parametrize("amount", [Amount.msats(1_500), NOTHING])
+def test_what_is_no_whole_satoshi_is_refused_before_asking(node: Phoenixd, amount: Amount) -> None:
+    with pytest.raises(WalletError):
+        next(node.create_invoice(amount, description="", expires_in=TEN_MINUTES))
+
+
+# passwords and URLs
+
+
+@pytest.mark.parametrize("ask", ["balance", "lookup_payment", "pay_invoice"])
+def test_a_refused_password_is_told_in_one_line_without_it(node: Phoenixd, invoice: Invoice, ask: str) -> None:
+    conversations = {
+        "balance": lambda: node.balance(),
+        "lookup_payment": lambda: node.lookup_payment(PAYMENT_HASH),
+        "pay_invoice": lambda: node.pay_invoice(invoice, fee_limit=NOTHING),
+    }
+    with pytest.raises(WalletError, match="refuses the password") as caught:
+        tell(conversations[ask](), HttpReply(status=401, body=b"Invalid authentication"))
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_balance_leaves_out_fee_credit(node: Phoenixd) -> None:
+    balance, _ = tell(node.balance(), said(balanceSat=100, feeCreditSat=50))
+    assert balance == Amount.sats(100)
+
+
+def test_neither_name_nor_call_shows_the_password(node: Phoenixd) -> None:
+    call = next(node.balance())
+    assert node.name == "phoenixd at 127.0.0.1:9740"
+    for shown in (repr(call), repr(vars(node)), node.name):
+        assert "hunter2" not in shown
+        assert base64.b64encode(b":hunter2").decode() not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "base_url"),
+    [
+        ("phoenixd+http://:p@127.0.0.1:9740", "http://127.0.0.1:9740"),
+        ("phoenixd+https://phoenixd:p@node.example", "https://node.example"),
+        ("phoenixd+http://:p@[::1]:9740/", "http://[::1]:9740"),
+        ("phoenixd+https://:p@node.example/phoenixd/", "https://node.example/phoenixd"),
+    ],
+)
+def test_a_url_says_where_the_node_is(url: str, base_url: str) -> None:
+    assert next(Phoenixd.from_url(url).balance()).url == f"{base_url}/getbalance"
+
+
+def test_a_password_may_be_percent_encoded() -> None:
+    headers = next(Phoenixd.from_url("phoenixd+http://:a%40b%3Ac@h").balance()).headers
+    assert headers is not None
+    assert base64.b64encode(b":a@b:c").decode() in headers.reveal()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "phoenixd+http://127.0.0.1:9740",
+        "phoenixd+http://hunter2@127.0.0.1:9740",
+        "phoenixd+http://:hunter2@",
+        "phoenixd+http://:hunter2@h:port",
+        "phoenixd+http://:hunter2@[::1",
+        "phoenixd+http://:hunter2@h?x=1",
+        "http://:hunter2@127.0.0.1:9740",
+    ],
+)
+def test_a_url_that_is_no_node_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(WalletError, match=r"phoenixd\+http://:PASSWORD@HOST:PORT") as caught:
+        Phoenixd.from_url(url)
+    assert "hunter2" not in str(caught.value)

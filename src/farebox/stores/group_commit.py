@@ -1,0 +1,154 @@
+"""Group commit: one thread that runs everybody's operations, many in one transaction.
+
+Rules
+1. Operations run in the order in which they were asked for, on one thread, each batch in one transaction.
+2. Nobody is answered before the commit has returned. One wake-up of an event loop answers a whole batch.
+3. When an operation raises, the batch is undone and each of its operations is run again by itself, so that only the one
+   that can't be done fails.
+4. When the commit itself fails, the batch is undone and nobody is told that it was done.
+5. Closing runs what was asked for before, then lets go of the connection. Nothing is accepted afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Protocol, TypeVar
+
+from farebox.core.errors import StoreUnavailable
+from farebox.stores.engine import Connection
+
+T = TypeVar("T")
+
+_MOST_IN_A_BATCH: Final = 256  # keeps the database's lock, and everybody's wait, to a few milliseconds
+
+
+class TransactionalConnection(Connection, Protocol):
+    """A connection that can begin and end transactions."""
+
+    def begin(self) -> object:
+        """Begin a transaction, holding from now on whatever lock it will need."""
+
+    def commit(self) -> object:
+        """Make it durable."""
+
+    def rollback(self) -> object:
+        """Undo it; does nothing where there is none."""
+
+    def close(self) -> object:
+        """Let go of the database."""
+
+    def translate(self, error: Exception) -> Exception:
+        """A new StoreUnavailable for an error of the database; any other error as it is."""
+
+
+@dataclass(slots=True)
+class _Job:
+    loop: AbstractEventLoop
+    future: Future[Any]  # of what the operation returns; Any because one queue carries operations of every type
+    operation: Callable[[Connection], Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class GroupCommit:
+    """A thread that owns a connection and commits in groups."""
+
+    def __init__(self, connection: TransactionalConnection, *, name: str) -> None:
+        self._connection = connection
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, operation: Callable[[Connection], T]) -> T:
+        """What the operation returns, once it is committed; whatever it raises, with nothing done.
+
+        Raises StoreUnavailable. When the caller is cancelled meanwhile, the operation is done all the same.
+        """
+        loop = asyncio.get_running_loop()
+        future: Future[T] = loop.create_future()
+        with self._closing:
+            if self._closed:
+                raise StoreUnavailable("It is closed.")
+            self._queue.put(_Job(loop, future, operation))
+        return await future
+
+    async def close(self) -> None:
+        """Run what was asked for, then let go of the connection."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        open_ = True
+        while open_:
+            batch: list[_Job] = []
+            job = self._queue.get()
+            with suppress(Empty):
+                while job is not None:
+                    batch.append(job)
+                    if len(batch) == _MOST_IN_A_BATCH:
+                        break
+                    job = self._queue.get_nowait()
+            open_ = job is not None
+            if batch:
+                self._run_together(batch)
+                _answer(batch)
+        self._connection.close()
+
+    def _run_together(self, batch: Sequence[_Job]) -> None:
+        connection = self._connection
+        try:
+            connection.begin()
+        except Exception as error:  # noqa: BLE001 - this thread must outlive it; whoever waits is told
+            self._fail(batch, error)
+            return
+        try:
+            for job in batch:
+                job.result = job.operation(connection)
+        except Exception as error:  # noqa: BLE001 - an operation may raise anything; whoever waits for it is told
+            self._undo()
+            if len(batch) == 1:
+                self._fail(batch, error)
+                return
+            for job in batch:
+                self._run_together([job])
+            return
+        try:
+            connection.commit()
+        except Exception as error:  # noqa: BLE001 - this thread must outlive it; whoever waits is told
+            self._undo()
+            self._fail(batch, error)
+
+    def _fail(self, batch: Sequence[_Job], error: Exception) -> None:
+        for job in batch:
+            job.error = self._connection.translate(error)
+
+    def _undo(self) -> None:
+        with suppress(Exception):  # where it can't be undone now, the next begin fails and says so
+            self._connection.rollback()
+
+
+def _answer(batch: Sequence[_Job]) -> None:
+    for loop in {job.loop for job in batch}:
+        with suppress(RuntimeError):  # that loop was closed: nobody waits there any more
+            loop.call_soon_threadsafe(_deliver, [job for job in batch if job.loop is loop])
+
+
+def _deliver(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue  # its task was cancelled while it waited
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)

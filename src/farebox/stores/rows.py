@@ -1,0 +1,75 @@
+"""Rows of the ledger as the values they keep, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from farebox.core.amount import Amount
+from farebox.core.payment import Answer, Payment, PaymentState
+from farebox.stores.engine import Row, from_ms, in_ms
+
+
+def payment_of(row: Row) -> Payment:
+    """The payment in a row of `find_payment`, `reusable_payment` or `recent_payments`."""
+    (
+        payment_hash,
+        state,
+        price_msat,
+        digest,
+        resource,
+        client,
+        invoice,
+        created_at_ms,
+        expires_at_ms,
+        settled_at_ms,
+        received_msat,
+        held_msat,
+        captured_msat,
+        attempts,
+        epoch,
+        lease_until_ms,
+    ) = row
+    return Payment(
+        payment_hash=payment_hash,
+        state=PaymentState(state),
+        price=Amount(price_msat),
+        digest=digest,
+        resource=resource,
+        client=client,
+        invoice=invoice,
+        created_at=from_ms(created_at_ms),
+        expires_at=from_ms(expires_at_ms),
+        settled_at=None if settled_at_ms is None else from_ms(settled_at_ms),
+        received=Amount(received_msat),
+        held=Amount(held_msat),
+        captured=Amount(captured_msat),
+        attempts=attempts,
+        epoch=epoch,
+        lease_until=None if lease_until_ms is None else from_ms(lease_until_ms),
+    )
+
+
+def row_of(payment: Payment) -> Mapping[str, object]:
+    """The parameters of `open_payment`: what is known of an invoice that nobody has paid."""
+    return {
+        "payment_hash": payment.payment_hash,
+        "price_msat": payment.price.msat,
+        "digest": payment.digest,
+        "resource": payment.resource,
+        "client": payment.client,
+        "invoice": payment.invoice,
+        "created_at_ms": in_ms(payment.created_at),
+        "expires_at_ms": in_ms(payment.expires_at),
+    }
+
+
+def answer_of(row: Row) -> Answer:
+    """The answer in a row of `find_answer`."""
+    status, headers_json, body = row
+    return Answer(status=status, headers=tuple((name, value) for name, value in json.loads(headers_json)), body=body)
+
+
+def row_of_answer(answer: Answer) -> Mapping[str, object]:
+    """The answer's own parameters of `keep_answer`."""
+    return {"status": answer.status, "headers_json": json.dumps(answer.headers), "body": answer.body}

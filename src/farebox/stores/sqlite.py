@@ -1,0 +1,208 @@
+"""SQLite: one file, opened with care, and the engine on top of it.
+
+Rules
+1. Money is durable when a call returns: write-ahead log, and an fsync for each commit (`synchronous = FULL`).
+2. A transaction takes the write lock when it begins, so it never fails half-way for want of it; other processes wait.
+3. The file is made for its owner alone (0600); so are the files that SQLite puts beside it.
+4. A file that is not ours, or that a newer farebox wrote, is left as it is.
+5. One connection writes, on its own thread; one reads, on another, so that reading goes on where writing can't.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+from farebox.core.errors import ConfigError, StoreUnavailable
+from farebox.stores.engine import Connection, Edges
+from farebox.stores.group_commit import GroupCommit
+from farebox.stores.statements import migrations
+
+T = TypeVar("T")
+
+_BUSY_S: Final = 5.0
+_CACHE_KIB: Final = 16_000  # the pages that today's payments are on, instead of reading them back at each call
+_CHECKPOINT_PAGES: Final = 4000  # of 4 KiB: a checkpoint is rarer, and a page that changed often is copied once
+_NOT_BUSY_S: Final = 0.01
+
+# SQLite locks with fcntl, and closing any descriptor of a file drops every fcntl lock that the process has on it. So
+# while one thread makes the file (and closes it), no other may be opening it.
+_MAKING: Final = threading.Lock()
+
+
+class SqliteConnection(sqlite3.Connection):
+    """A connection to one file. Begins transactions with the write lock unless it only reads."""
+
+    reads_only = False
+
+    def begin(self) -> None:
+        """Begin, with the write lock."""
+        self.execute("BEGIN" if self.reads_only else "BEGIN IMMEDIATE")
+
+    def translate(self, error: Exception) -> Exception:
+        """SQLite's errors as StoreUnavailable."""
+        return StoreUnavailable(f"{error}.") if isinstance(error, sqlite3.Error) else error
+
+
+def open_file(path: Path | None, *, room: str, moves: Mapping[str, Edges]) -> SqliteConnection:
+    """A connection to the file of a `ledger` or a `purse`, made and migrated as needed; None is a database in memory.
+
+    moves: the tables that keep the edges of state machines, and what they hold.
+    Raises ConfigError, in one line, for a file that can't be written, is not ours or is newer than we are, and
+    StoreUnavailable when other processes keep it locked.
+    """
+    connection = _connect(path, room=room)
+    try:
+        _migrate(connection, path, room=room, moves=moves)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(path: Path | None, *, room: str) -> SqliteConnection:
+    try:
+        with _MAKING:
+            if path is not None:
+                _make(path)
+            connection = sqlite3.connect(
+                ":memory:" if path is None else path,
+                timeout=_BUSY_S,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=SqliteConnection,
+            )
+    except (OSError, ValueError, sqlite3.Error) as error:
+        raise _unusable(path, room, error) from None
+    try:
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    except sqlite3.Error as error:
+        connection.close()
+        raise _unusable(path, room, error) from None
+    return connection
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    # Of several processes that make one file at the same moment, SQLite tells all but one at once that it is locked:
+    # for this pragma it does not wait.
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_NOT_BUSY_S)
+        else:
+            return
+
+
+def _unusable(path: Path | None, room: str, error: Exception) -> ConfigError | StoreUnavailable:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the error may be Python's own; the low byte is the kind
+    if code == sqlite3.SQLITE_BUSY:
+        return StoreUnavailable(f"Another process keeps {path} locked.")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return ConfigError(f"{path} is not a {room} or is damaged; restore it from a backup or choose another place.")
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return ConfigError(f"The {room} can't be kept in {path} ({reason}); choose a place that can be written to.")
+
+
+def _migrate(connection: SqliteConnection, path: Path | None, *, room: str, moves: Mapping[str, Edges]) -> None:
+    try:
+        connection.begin()  # also where it has all been done: a file that can't be written to is told now
+        known = _number(connection, path, room=room)
+        for migration in migrations(room, "sqlite")[known:]:
+            for statement in _split(migration.text):
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO migrations (room, number, name) VALUES (?, ?, ?)",
+                (room, migration.number, migration.name),
+            )
+        for table, edges in moves.items():
+            _fill(connection, table, edges)
+        connection.commit()
+    except sqlite3.Error as error:
+        raise _unusable(path, room, error) from None
+
+
+def _number(connection: sqlite3.Connection, path: Path | None, *, room: str) -> int:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        connection.execute(
+            "CREATE TABLE migrations (room TEXT NOT NULL, number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
+        )
+        return 0
+    if "migrations" not in tables:
+        raise ConfigError(f"{path} is a database of something else; choose another place for the {room}.")
+    rows = connection.execute("SELECT room, number FROM migrations ORDER BY number").fetchall()
+    rooms = {name for name, _ in rows}
+    if rooms != {room}:
+        raise ConfigError(f"{path} is not a farebox {room}; choose another place for it.")
+    newest: int = rows[-1][1]
+    ours = len(migrations(room, "sqlite"))
+    if newest > ours:
+        raise ConfigError(
+            f"{path} was written by a newer farebox (its {room} is at version {newest}, this one knows {ours}); "
+            "update farebox or choose another place."
+        )
+    return newest
+
+
+def _split(script: str) -> list[str]:
+    statements, lines = [], ""
+    for line in script.splitlines(keepends=True):
+        lines += line
+        if sqlite3.complete_statement(lines):  # knows that a trigger has semicolons inside
+            statements.append(lines)
+            lines = ""
+    return statements
+
+
+def _fill(connection: sqlite3.Connection, table: str, edges: Edges) -> None:
+    present = set(connection.execute(f"SELECT from_state, to_state FROM {table}"))  # noqa: S608 - a name of ours
+    if edges != present:
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
+        connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", sorted(edges))  # noqa: S608 - a name of ours
+
+
+class SqliteEngine:
+    """An engine on one file, or in memory."""
+
+    def __init__(self, path: Path | None, *, room: str, moves: Mapping[str, Edges]) -> None:
+        """Raises ConfigError and StoreUnavailable as open_file does."""
+        writing = open_file(path, room=room, moves=moves)
+        reading = None if path is None else _connect(path, room=room)
+        self._writer = GroupCommit(writing, name=f"{room} writer")
+        self._reader = self._writer
+        if reading is not None:
+            reading.execute("PRAGMA query_only = ON")
+            reading.reads_only = True
+            self._reader = GroupCommit(reading, name=f"{room} reader")
+
+    async def write(self, operation: Callable[[Connection], T]) -> T:
+        """What the operation returns, once it is durable; whatever it raises, with nothing done."""
+        return await self._writer.run(operation)
+
+    async def read(self, operation: Callable[[Connection], T]) -> T:
+        """What the operation returns; it sees one state of the database and must not change it."""
+        return await self._reader.run(operation)
+
+    async def close(self) -> None:
+        """Finish what is under way, then let go of the file."""
+        await self._reader.close()
+        await self._writer.close()

@@ -1,0 +1,312 @@
+"""The suite that every purse passes: subclass it, say how one is opened, and run pytest.
+
+    class TestSqlite(PurseSuite):
+        def open_purse(self, clock: Clock) -> Purse: return open_purse(self.folder / "purse.db", clock)
+
+What it proves: what is held fits in every window, for any number of threads at once and whatever the clock does; what
+is captured, released and served is told as it is; and nothing that was paid is ever forgotten or counted for less.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import sha256
+from typing import Final
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from farebox.core.amount import Amount
+from farebox.core.budget import Budget, Window
+from farebox.core.errors import OverBudget, StoreUnavailable
+from farebox.core.exchange import Challenge
+from farebox.core.payment import DrawState
+from farebox.core.ports import Clock, Purchase, Purse
+from farebox.core.secret import Secret
+from farebox.testing.market import StillClock
+from farebox.testing.purse_model import machine
+
+DAILY: Final = Window.read("500 sat/day")
+HOURLY: Final = Window.read("100 sat/hour")
+PER_CALL: Final = Window.read("50 sat/call")
+DAY: Final = timedelta(days=1)
+DIGEST: Final = sha256(b"a request").digest()
+PREIMAGE: Final = Secret(bytes(range(32)))
+
+
+def purchase(clock: Clock, name: str = "a call", sats: int = 21, fee_sats: int = 0, digest: bytes = DIGEST) -> Purchase:
+    """A purchase that is about to be made."""
+    payment_hash = sha256(name.encode()).digest()
+    return Purchase(
+        payment_hash=payment_hash,
+        request_digest=digest,
+        origin="https://shop.example:443",
+        url="https://shop.example/api/dvm?q=1",
+        amount=Amount.sats(sats),
+        fee_limit=Amount.sats(fee_sats),
+        challenge=Challenge(
+            dialect="Payment",
+            invoice="lnbcrt210n1…",
+            payment_hash=payment_hash,
+            amount=Amount.sats(sats),
+            token="AgEB",
+            parameters=(("id", "ü"), ("realm", 'a "b"'), ("id", "again")),
+            expires_at=clock() + timedelta(minutes=5),
+        ),
+        invoice_expires_at=clock() + timedelta(minutes=10),
+    )
+
+
+class PurseSuite(ABC):
+    """Holding, capturing and releasing within a budget."""
+
+    @abstractmethod
+    def open_purse(self, clock: Clock) -> Purse:
+        """A purse that remembers nothing yet, apart from every other one."""
+
+    @pytest.fixture
+    def clock(self) -> StillClock:
+        """A clock that the test moves."""
+        return StillClock()
+
+    @pytest.fixture
+    def purse(self, clock: StillClock) -> Iterator[Purse]:
+        """An empty purse."""
+        purse = self.open_purse(clock)
+        yield purse
+        purse.close()
+
+    # --- what is written ----------------------------------------------------------------------------------------------
+
+    def test_a_purchase_is_remembered_as_it_was(self, purse: Purse, clock: StillClock) -> None:
+        """With the whole challenge, in the order of its parameters, and the time it was held."""
+        bought = purchase(clock)
+        assert purse.hold(bought, [DAILY]) is None
+        assert [replace(bought, held_at=clock())] == purse.history(9)
+
+    def test_a_challenge_without_its_optional_parts_is_remembered(self, purse: Purse, clock: StillClock) -> None:
+        """No amount, no end."""
+        bought = purchase(clock)
+        bare = replace(
+            bought, challenge=replace(bought.challenge, amount=None, expires_at=None, parameters=(), token="")
+        )
+        purse.hold(bare, [])
+        assert bare.challenge == purse.history(1)[0].challenge
+
+    def test_a_known_payment_is_returned_and_not_held_again(self, purse: Purse, clock: StillClock) -> None:
+        """One invoice is paid once, whoever asks a second time, and even without budget for it."""
+        purse.hold(purchase(clock), [DAILY])
+        stands = purse.history(1)[0]
+        clock.pass_by(timedelta(seconds=1))
+        assert stands == purse.hold(purchase(clock, sats=499), [Window.read("1 sat/day")])
+        assert [stands] == purse.history(9)
+
+    def test_a_capture_keeps_the_proof_and_the_fee(self, purse: Purse, clock: StillClock) -> None:
+        """Until it is served it is unfinished."""
+        bought = purchase(clock, fee_sats=5)
+        purse.hold(bought, [DAILY])
+        purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount.msats(1500))
+        expected = replace(bought, state=DrawState.CAPTURED, preimage=PREIMAGE, fee=Amount.msats(1500), held_at=clock())
+        assert [expected] == purse.unfinished()
+
+    def test_a_served_purchase_is_finished(self, purse: Purse, clock: StillClock) -> None:
+        """It stays in the history, and may be told twice."""
+        bought = purchase(clock)
+        purse.hold(bought, [DAILY])
+        purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount(0))
+        purse.mark_served(bought.payment_hash)
+        purse.mark_served(bought.payment_hash)
+        assert [] == purse.unfinished()
+        assert purse.history(1)[0].served
+
+    def test_a_released_purchase_is_finished_and_says_why(self, purse: Purse, clock: StillClock) -> None:
+        """Nothing of it counts."""
+        bought = purchase(clock)
+        purse.hold(bought, [DAILY])
+        purse.release(bought.payment_hash, reason="no route")
+        assert [] == purse.unfinished()
+        expected = replace(bought, state=DrawState.RELEASED, reason="no route", held_at=clock())
+        assert [expected] == purse.history(9)
+        assert Amount(0) == purse.spent(DAILY)
+
+    def test_unfinished_purchases_are_told_by_request_oldest_first(self, purse: Purse, clock: StillClock) -> None:
+        """Of one request or of all; the history has the newest first."""
+        other = sha256(b"another request").digest()
+        for name, digest in (("a", DIGEST), ("b", other), ("c", DIGEST)):
+            purse.hold(purchase(clock, name, digest=digest), [])
+            clock.pass_by(timedelta(seconds=1))
+        a, b, c = (purchase(clock, name).payment_hash for name in "abc")
+        assert [a, c] == [one.payment_hash for one in purse.unfinished(DIGEST)]
+        assert [a, b, c] == [one.payment_hash for one in purse.unfinished()]
+        assert [c, b] == [one.payment_hash for one in purse.history(2)]
+
+    @pytest.mark.parametrize("done", ["capture", "release"])
+    def test_saying_the_same_twice_changes_nothing(self, purse: Purse, clock: StillClock, done: str) -> None:
+        """A process that died after writing says it again."""
+        bought = purchase(clock)
+        purse.hold(bought, [DAILY])
+        self._do(purse, bought, done)
+        stands = purse.history(1)
+        clock.pass_by(timedelta(seconds=1))
+        self._do(purse, bought, done)
+        assert stands == purse.history(1)
+
+    @pytest.mark.parametrize(
+        ("first", "then"), [("capture", "release"), ("release", "capture"), ("release", "serve"), ("hold", "serve")]
+    )
+    def test_what_contradicts_the_purse_is_refused(
+        self, purse: Purse, clock: StillClock, first: str, then: str
+    ) -> None:
+        """What was paid was not released, and nothing is served that was not paid."""
+        bought = purchase(clock)
+        purse.hold(bought, [DAILY])
+        self._do(purse, bought, first)
+        stands = purse.history(1)
+        with pytest.raises(StoreUnavailable):
+            self._do(purse, bought, then)
+        assert stands == purse.history(1)
+
+    @pytest.mark.parametrize("done", ["capture", "release", "serve"])
+    def test_an_unknown_purchase_is_refused(self, purse: Purse, clock: StillClock, done: str) -> None:
+        """Nothing becomes of what was never held."""
+        with pytest.raises(StoreUnavailable):
+            self._do(purse, purchase(clock), done)
+        assert [] == purse.history(9)
+
+    # --- the budget ---------------------------------------------------------------------------------------------------
+
+    def test_a_purchase_fits_to_the_last_satoshi(self, purse: Purse, clock: StillClock) -> None:
+        """And not one more."""
+        assert purse.hold(purchase(clock, "a", 500), [DAILY]) is None
+        with pytest.raises(OverBudget):
+            purse.hold(purchase(clock, "b", 1), [DAILY])
+        assert Amount.sats(500) == purse.spent(DAILY)
+
+    def test_over_budget_says_which_window_and_what_is_left(self, purse: Purse, clock: StillClock) -> None:
+        """The first one without room; nothing is written."""
+        purse.hold(purchase(clock, "a", 90), [DAILY, HOURLY])
+        with pytest.raises(OverBudget) as refused:
+            purse.hold(purchase(clock, "b", 21, fee_sats=1), [DAILY, HOURLY])
+        assert {
+            "window": "100 sat/hour",
+            "limit_msat": 100_000,
+            "left_msat": 10_000,
+            "asked_msat": 22_000,
+        } == refused.value.evidence
+        assert "100 sat/hour has 10 sat left, and this may cost 22 sat." == refused.value.detail
+        assert 1 == len(purse.history(9))
+
+    def test_a_purchase_must_fit_in_every_window(self, purse: Purse, clock: StillClock) -> None:
+        """An hour later the hour has room again, and the day counts on."""
+        for number in range(5):
+            assert purse.hold(purchase(clock, f"{number}", 100), [HOURLY, DAILY]) is None
+            with pytest.raises(OverBudget):
+                purse.hold(purchase(clock, f"{number} again", 1), [HOURLY, DAILY])
+            purse.capture(purchase(clock, f"{number}").payment_hash, preimage=PREIMAGE, fee=Amount(0))
+            clock.pass_by(timedelta(hours=1))
+        with pytest.raises(OverBudget) as refused:
+            purse.hold(purchase(clock, "6", 1), [HOURLY, DAILY])
+        assert "500 sat/day" == refused.value.evidence["window"]
+
+    def test_a_limit_per_call_counts_nothing_but_the_call(self, purse: Purse, clock: StillClock) -> None:
+        """Its amount and the fee it may cost."""
+        for name in "ab":
+            assert purse.hold(purchase(clock, name, 45, fee_sats=5), [PER_CALL]) is None
+        with pytest.raises(OverBudget) as refused:
+            purse.hold(purchase(clock, "c", 46, fee_sats=5), [PER_CALL])
+        assert (50_000, 51_000) == (refused.value.evidence["left_msat"], refused.value.evidence["asked_msat"])
+        assert Amount(0) == purse.spent(PER_CALL)
+
+    def test_no_limit_holds_anything(self, purse: Purse, clock: StillClock) -> None:
+        """A budget of no windows."""
+        assert purse.hold(purchase(clock, "a", 10_000_000), Budget().windows) is None
+
+    def test_the_fee_limit_is_held_and_the_fee_is_counted(self, purse: Purse, clock: StillClock) -> None:
+        """What was not needed of the fee is free again."""
+        bought = purchase(clock, sats=100, fee_sats=10)
+        purse.hold(bought, [DAILY])
+        assert Amount.sats(110) == purse.spent(DAILY)
+        purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount.msats(1))
+        assert Amount.sats(100) + Amount.msats(1) == purse.spent(DAILY)
+
+    def test_a_window_rolls(self, purse: Purse, clock: StillClock) -> None:
+        """A captured purchase counts for exactly the span."""
+        bought = purchase(clock, sats=500)
+        purse.hold(bought, [DAILY])
+        purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount(0))
+        clock.pass_by(DAY - timedelta(milliseconds=1))
+        assert Amount.sats(500) == purse.spent(DAILY)
+        clock.pass_by(timedelta(milliseconds=1))
+        assert Amount(0) == purse.spent(DAILY)
+
+    def test_what_is_unresolved_counts_however_old_it_is(self, purse: Purse, clock: StillClock) -> None:
+        """It may still be paid today; and once it was, it counts from when that was known."""
+        bought = purchase(clock, sats=500)
+        purse.hold(bought, [DAILY])
+        clock.pass_by(DAY * 3)
+        assert Amount.sats(500) == purse.spent(DAILY)
+        with pytest.raises(OverBudget):
+            purse.hold(purchase(clock, "b", 1), [DAILY])
+        purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount(0))
+        clock.pass_by(DAY - timedelta(milliseconds=1))
+        assert Amount.sats(500) == purse.spent(DAILY)
+
+    def test_setting_the_clock_back_frees_nothing(self, purse: Purse, clock: StillClock) -> None:
+        """The purse's time stands still until the clock has caught up."""
+        bought = purchase(clock, sats=500)
+        purse.hold(bought, [DAILY])
+        purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount(0))
+        clock.pass_by(-DAY * 30)
+        assert Amount.sats(500) == purse.spent(DAILY)
+        with pytest.raises(OverBudget):
+            purse.hold(purchase(clock, "b", 1), [DAILY])
+
+    def test_sixteen_threads_never_spend_more_than_the_budget(self, purse: Purse, clock: StillClock) -> None:
+        """500 sat a day among them, in calls of 21 with a fee of up to 1: 22 calls, not one more."""
+        granted: list[int] = []
+
+        def spend(thread: int) -> None:
+            for number in range(10):
+                try:
+                    if purse.hold(purchase(clock, f"{thread} {number}", 21, fee_sats=1), [DAILY]) is None:
+                        granted.append(number)
+                except OverBudget:
+                    return
+
+        threads = [threading.Thread(target=spend, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (22, Amount.sats(484)) == (len(granted), purse.spent(DAILY))
+
+    def test_one_invoice_is_held_by_one_of_sixteen_threads(self, purse: Purse, clock: StillClock) -> None:
+        """The others are told that it is known."""
+        outcomes: list[Purchase | None] = []
+        threads = [
+            threading.Thread(target=lambda: outcomes.append(purse.hold(purchase(clock), [DAILY]))) for _ in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (16, 1) == (len(outcomes), outcomes.count(None))
+
+    def test_the_purse_agrees_with_its_model(self) -> None:
+        """Whatever is bought in whatever order, with the clock going forward and back."""
+        bounded = settings(max_examples=30, stateful_step_count=30, deadline=None)
+        run_state_machine_as_test(machine(self.open_purse, purchase), settings=bounded)
+
+    def _do(self, purse: Purse, bought: Purchase, what: str) -> None:
+        match what:
+            case "capture":
+                purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount.msats(7))
+            case "release":
+                purse.release(bought.payment_hash, reason="no route")
+            case "serve":
+                purse.mark_served(bought.payment_hash)

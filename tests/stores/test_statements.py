@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+import farebox.stores
+from farebox.core.payment import DRAW_MOVES, PAYMENT_MOVES
+from farebox.stores.engine import edges
+from farebox.stores.sqlite import SqliteConnection, open_file
+from farebox.stores.statements import migrations, statements
+
+ROOM = Path(farebox.stores.__file__).parent
+MOVES = {
+    "ledger": {"payment_moves": edges(PAYMENT_MOVES), "draw_moves": edges(DRAW_MOVES)},
+    "purse": {"draw_moves": edges(DRAW_MOVES)},
+}
+ROOMS = sorted(MOVES)
+EVERY = [(room, name) for room in ROOMS for name in statements(room)]
+
+
+def opened(room: str) -> SqliteConnection:
+    return open_file(None, room=room, moves=MOVES[room])
+
+
+def asked(statement: str) -> tuple[str, dict[str, None]]:
+    statement = statement.replace(":windows", "(:since_0_ms, :limit_0_msat)")
+    return statement, dict.fromkeys(re.findall(r":([a-z_0-9]+)", statement))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_statement_has_a_name_of_its_own_and_a_sentence(room: str) -> None:
+    text = (ROOM / "sql" / f"{room}.sql").read_text()
+    told = re.findall(r"^-- name: ([a-z_]+)\n-- (\S.*)$", text, re.MULTILINE)
+    assert list(statements(room)) == [name for name, _ in told]
+    assert text.count("-- name:") == len(told)
+
+
+@pytest.mark.parametrize(("room", "name"), EVERY)
+def test_every_statement_is_one_that_the_database_understands(room: str, name: str) -> None:
+    connection = opened(room)
+    statement, parameters = asked(statements(room)[name])
+    assert connection.execute(f"EXPLAIN {statement}", parameters).fetchall()
+    connection.close()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_statement_is_used_and_every_used_one_exists(room: str) -> None:
+    sources = [file.read_text() for file in ROOM.glob("*.py")]
+    sources = [source for source in sources if f'statements("{room}")' in source]
+    named = set(chain.from_iterable(re.findall(r'SQL\["([a-z_]+)"', source) for source in sources))
+    named |= set(chain.from_iterable(re.findall(r'"([a-z_]+)" if ', source) for source in sources))
+    named |= set(chain.from_iterable(re.findall(r' else "([a-z_]+)"', source) for source in sources))
+    named |= set(chain.from_iterable(re.findall(r'_purchases\("([a-z_]+)"', source) for source in sources))
+    assert set(statements(room)) == named
+
+
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        *(
+            ("ledger", name)
+            for name in ("find_payment", "reusable_payment", "recent_payments", "settle", "settle_proven")
+        ),
+        *(("ledger", name) for name in ("expire", "claim", "claim_proven", "give_up_exhausted", "renew", "capture")),
+        *(("ledger", name) for name in ("release", "end_draw", "release_lapsed_draw", "find_answer", "forget_answers")),
+        *(("ledger", name) for name in ("taken_slots", "take_slot", "forget_free_calls")),
+        *(
+            ("purse", name)
+            for name in ("hold", "spent", "newest", "find", "unfinished", "history", "capture", "release")
+        ),
+    ],
+)
+def test_no_statement_of_a_call_reads_a_whole_table(room: str, name: str) -> None:
+    connection = opened(room)
+    statement, parameters = asked(statements(room)[name])
+    plan = [detail for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    connection.close()
+    assert [] == [
+        step
+        for step in plan
+        if re.match(r"SCAN (payments|draws|answers|entries|free_calls|purchases)\b(?!.* INDEX )", step)
+    ]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_migrations_are_numbered_from_one_without_gaps(room: str) -> None:
+    assert list(range(1, len(migrations(room, "sqlite")) + 1)) == [one.number for one in migrations(room, "sqlite")]
+
+
+def test_another_engine_gets_no_migration_that_is_sqlites_own() -> None:
+    assert ["tables"] == [one.name for one in migrations("ledger", "postgresql")]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_statements_and_tables_name_their_units(room: str) -> None:
+    connection = opened(room)
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    columns = {column for table in tables for _, column, *_ in connection.execute(f"PRAGMA table_info({table})")}
+    connection.close()
+    assert [] == [name for name in columns if re.search(r"(_at|_until|amount|price|received|captured|fee)$", name)]
+
+
+def test_no_column_of_the_ledger_could_keep_a_proof() -> None:
+    connection = opened("ledger")
+    text = " ".join(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    connection.close()
+    assert not re.search(r"preimage|token|macaroon|credential|secret|password", text, re.IGNORECASE)

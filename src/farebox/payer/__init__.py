@@ -1,0 +1,50 @@
+"""The buyer's front room: one purchase, told once, for every face to drive."""
+
+from farebox.payer.offer import Limits, Offer
+from farebox.payer.purchase import Payer
+from farebox.payer.steps import (
+    Answered,
+    Bought,
+    Capture,
+    Deliver,
+    Hold,
+    LookUp,
+    MarkServed,
+    NoAnswer,
+    OutgoingCall,
+    Pay,
+    Recall,
+    Release,
+    Remember,
+    Reply,
+    Send,
+    Step,
+    Story,
+    Wait,
+    remember,
+)
+
+__all__ = [
+    "Answered",
+    "Bought",
+    "Capture",
+    "Deliver",
+    "Hold",
+    "Limits",
+    "LookUp",
+    "MarkServed",
+    "NoAnswer",
+    "Offer",
+    "OutgoingCall",
+    "Pay",
+    "Payer",
+    "Recall",
+    "Release",
+    "Remember",
+    "Reply",
+    "Send",
+    "Step",
+    "Story",
+    "Wait",
+    "remember",
+]

@@ -1,0 +1,72 @@
+"""What a shop tells for free: its prices at `GET /pricing`, and whether it is well at `GET /health`."""
+
+from __future__ import annotations
+
+import json
+
+from farebox.catalog.pricing import pricing_document
+from farebox.catalog.routes import RouteTable
+from farebox.core.errors import CallerError, Unavailable
+from farebox.gate import Gate
+from farebox.http import problem
+from farebox.http.paywall import refuse
+from farebox.http.request import AsgiApp, Message, Receive, Scope, Send
+
+
+class Documents:
+    """Answers `/pricing` and `/health` in front of an app, unless a route of that path is sold there."""
+
+    def __init__(self, app: AsgiApp, *, gate: Gate, routes: RouteTable) -> None:
+        self._app = app
+        self._gate = gate
+        self._routes = routes
+        self._pricing = json.dumps(
+            pricing_document(
+                routes,
+                free_calls=gate.terms.free_calls,
+                protocols=[dialect.name for dialect in gate.dialects],
+            ),
+            ensure_ascii=False,
+        ).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        path = scope.get("path")
+        if (
+            scope["type"] != "http"
+            or path not in ("/pricing", "/health")
+            or scope["method"] not in ("GET", "HEAD")
+            or self._routes.lookup("GET", path) is not None
+        ):
+            await self._pass_on(scope, receive, send)
+            return
+        head = scope["method"] == "HEAD"
+        headers = [(b"content-type", b"application/json"), *problem.exposed([])]
+        if path == "/pricing":
+            headers.append((b"cache-control", b"public, max-age=60"))
+            await problem.answer(send, 200, headers, self._pricing, head=head)
+            return
+        headers.append((b"cache-control", b"no-store"))
+        try:
+            balance = await self._gate.ledger.balance()
+        except Unavailable as error:
+            refused, body = problem.problem(error)
+            await problem.answer(send, error.status, refused, body, head=head)
+            return
+        status, word = (200, "ok") if balance.balanced else (503, "the ledger does not balance")
+        await problem.answer(send, status, headers, json.dumps({"status": word}).encode(), head=head)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What a free route of the app can't serve is a problem too, or a broken connection if it had begun."""
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except (CallerError, Unavailable) as error:
+            if not started:
+                await refuse(scope, send, error)

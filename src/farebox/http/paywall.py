@@ -1,0 +1,293 @@
+"""The paywall: an ASGI middleware that puts a gate in front of the priced routes of any app.
+
+Rules
+1. Pure ASGI. The answer is passed on as it comes, except that a paid answer of ordinary size is stored before its first
+   byte leaves, and a paid stream is copied while it flows and charged before its last byte leaves.
+2. A caller who goes away does not stop a paid call: it runs to its end, is charged, and can be fetched again.
+3. An app that fails, or answers 5xx, is not paid: the payment is released and the caller told to ask again. An answer
+   that refuses the call (4xx) is passed on, and the payment is kept.
+4. A path that can be read in two ways never reaches a priced route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from farebox.catalog.path import canonical
+from farebox.catalog.routes import ANY_METHOD, Route, RouteTable
+from farebox.core.amount import Amount
+from farebox.core.errors import CallerError, MalformedRequest, MethodUnknown, Unavailable, UpstreamFailed
+from farebox.core.exchange import Quote, Wire
+from farebox.gate import Challenged, Free, Gate, Grant, Replay, Visit
+from farebox.http import problem
+from farebox.http.client import ClientPrefix
+from farebox.http.recorder import BrokenOff, Recorder
+from farebox.http.request import (
+    AsgiApp,
+    Disconnected,
+    Message,
+    PricedRequest,
+    RawHeaders,
+    Reader,
+    Receive,
+    Scope,
+    Send,
+    raw_path,
+)
+from farebox.http.sale import SALE, Sale
+
+log = structlog.get_logger("farebox")
+
+Check = Callable[[Route, Scope, bytes], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """How a paywall reads requests and keeps answers.
+
+    authority: `https://host` as the public knows it; None to take it from the request.
+    most_body: bytes of a priced request's body; more is refused with 413 before an invoice is made.
+    most_answer: bytes of an answer that are kept to be given again. held_back: up to so many bytes an ordinary answer
+    is stored before its first byte leaves; a larger one flows while it is copied.
+    vary: further request headers that make it another request.
+    """
+
+    trusted_proxies: Sequence[str] = ()
+    client_header: str = "x-forwarded-for"
+    authority: str | None = None
+    most_body: int = 1024 * 1024
+    most_answer: int = 16 * 1024 * 1024
+    held_back: int = 1024 * 1024
+    vary: tuple[str, ...] = ()
+
+
+class Paywall:
+    """Puts a gate in front of an app: `app.add_middleware(farebox.http.Paywall, gate=gate, prices={...})`.
+
+    prices: a route such as `POST /api/dvm` or `GET /files/*` to a price such as `21 sat`. Every other path of the app
+    stays as it is. check: called with the route, scope and body of a call that has content; raises ArgumentsInvalid to
+    refuse it before an invoice is made.
+    """
+
+    def __init__(
+        self,
+        app: AsgiApp,
+        *,
+        gate: Gate,
+        prices: Mapping[str, str | Amount] | None = None,
+        routes: RouteTable | None = None,
+        manners: Manners | None = None,
+        check: Check | None = None,
+    ) -> None:
+        self._app = app
+        self._gate = gate
+        self._manners = manners or Manners()
+        self._check = check
+        self._routes = RouteTable.read(prices or {}) if routes is None else routes
+        self._client = ClientPrefix(self._manners.trusted_proxies, self._manners.client_header)
+        self.reader = Reader(
+            proof_headers=gate.proof_headers,
+            proof_fields=gate.proof_fields,
+            authority=self._manners.authority,
+            most_body=self._manners.most_body,
+            vary=tuple(name.lower().encode() for name in self._manners.vary),
+        )
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            route = self._route(scope)
+        except CallerError as error:
+            await refuse(scope, send, error)
+            return
+        if route is None or route.price is None:
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":  # nothing is sold over it, and it is no way round the price
+            await send({"type": "websocket.close", "code": 1008, "reason": "sold over HTTP only"})
+            return
+        if scope["method"] == "OPTIONS":
+            await self._preflight(scope, receive, send)
+            return
+        await self.sell(route, scope, receive, send)
+
+    async def sell(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call of a priced route."""
+        try:
+            method: str = scope["method"] if route.method == ANY_METHOD else route.method
+            request = await self.reader.read(scope, receive, "GET" if method == "HEAD" else method)
+            await self.sell_request(route, request, scope, send, receive)
+        except (Disconnected, BrokenOff):
+            return  # the server breaks a connection whose answer is not whole
+        except (CallerError, Unavailable) as error:
+            await refuse(scope, send, error)
+
+    async def sell_request(
+        self, route: Route, request: PricedRequest, scope: Scope, send: Send, receive: Receive | None = None
+    ) -> None:
+        """Answer a call whose body was read. Raises CallerError or Unavailable, when nothing was sent yet."""
+        head = scope["method"] == "HEAD"
+        visit = self._visit(route, request, scope)
+        decision = await self._gate.admit(visit)
+        match decision:
+            case Challenged():
+                await self._ask(decision, scope, send, head=head)
+            case Replay(answer=given, receipt=receipt):
+                headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given.headers]
+                headers += problem.raw_headers(receipt)
+                headers.append((b"payment-replayed", b"true"))
+                await problem.answer(send, given.status, headers, given.body, head=head)
+            case Free(free_call=call):
+                teller = _Teller(send, problem.free_headers(call, self._gate.now()))
+                try:
+                    await self._app(self._inner(scope, route, request, None), _body_then(request.body, receive), teller)
+                except UpstreamFailed as failure:
+                    if teller.started:
+                        raise BrokenOff from failure
+                    raise
+            case Grant():
+                # A task of its own: a caller who goes away cancels us in some servers, and must not cancel the call.
+                task = asyncio.ensure_future(self._run(decision, route, request, scope, send))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+                await asyncio.shield(task)
+
+    # --- before the gate ----------------------------------------------------------------------------------------------
+
+    def _route(self, scope: Scope) -> Route | None:
+        raw = raw_path(scope)
+        method = scope.get("method", "OPTIONS")
+        if method == "OPTIONS":  # asks about whatever is sold here, as does a websocket
+            method = "HEAD"
+        try:
+            path = canonical(raw)
+        except MalformedRequest:
+            # Any reading of a crooked path that leads to a priced route is refused, not guessed.
+            if self._routes.could_mean(raw):
+                raise
+            return None
+        return self._routes.lookup(method, path)
+
+    def _visit(self, route: Route, request: PricedRequest, scope: Scope) -> Visit:
+        assert route.price is not None
+        peer = scope.get("client")
+        body_expected = request.method in ("POST", "PUT", "PATCH")
+        if self._check is not None and request.has_content:
+            self._check(route, scope, request.body)
+        return Visit(
+            quote=Quote(
+                amount=route.price,
+                resource=route.resource,
+                digest=request.digest,
+                description=route.title,
+            ),
+            # A HEAD asks for the price of a call; only where it stands for a GET can it also be that call.
+            wire=request.wire if scope["method"] != "HEAD" or request.method == "GET" else Wire(),
+            client=self._client(peer[0] if peer else None, scope["headers"]),
+            probing=request.forced or scope["method"] == "HEAD" or (body_expected and not request.has_content),
+        )
+
+    async def _preflight(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: RawHeaders = scope["headers"]
+        if not any(name.lower() == b"access-control-request-method" for name, _ in headers):
+            await self._app(scope, receive, send)
+            return
+        methods = sorted(self._routes.methods(scope["path"]) | {"OPTIONS"})
+        await problem.answer(send, 204, problem.preflight(methods, headers), b"", head=True)
+
+    async def _ask(self, challenged: Challenged, scope: Scope, send: Send, *, head: bool) -> None:
+        asked = problem.payment_required(
+            challenged,
+            endpoint=raw_path(scope).decode("latin-1"),
+            free_calls=self._gate.terms.free_calls,
+            now=self._gate.now(),
+        )
+        log.info("challenged", resource=challenged.quote.resource, amount_msat=challenged.quote.amount.msat)
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in asked.headers]
+        await problem.answer(send, asked.status, headers, asked.body, head=head)
+
+    # --- behind the gate ----------------------------------------------------------------------------------------------
+
+    def _inner(self, scope: Scope, route: Route, request: PricedRequest, grant: Grant | None) -> Scope:
+        """The scope as the app sees it: the request that was paid for, without its proof."""
+        headers = [
+            (name, value)
+            for name, value in request.headers
+            if name != b"authorization" or not self._gate.is_proof(value.decode("latin-1"))
+        ]
+        return {
+            **scope,
+            "method": request.method,
+            "headers": headers,
+            "query_string": request.query,
+            "extensions": {},
+            SALE: Sale(
+                price=grant.hold.amount if grant else Amount(0),
+                resource=route.resource,
+                payment_hash=grant.hold.payment_hash.hex() if grant else None,
+            ),
+        }
+
+    async def _run(self, grant: Grant, route: Route, request: PricedRequest, scope: Scope, send: Send) -> None:
+        recorder = Recorder(
+            grant,
+            send,
+            head=scope["method"] == "HEAD",
+            held_back=self._manners.held_back,
+            most_answer=self._manners.most_answer,
+            rerun=route.rerun or request.method == "GET",
+        )
+        inner = self._inner(scope, route, request, grant)
+        await recorder.run(self._app, inner, _body_then(request.body, None))
+
+
+def _body_then(body: bytes, receive: Receive | None) -> Receive:
+    """A receive that gives the body once, and then waits: the call is not told when its caller goes away."""
+    given = False
+
+    async def receive_body() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        if receive is not None:
+            return await receive()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    return receive_body
+
+
+class _Teller:
+    """A send that adds headers to the answer's own."""
+
+    def __init__(self, send: Send, extra: RawHeaders) -> None:
+        self._send = send
+        self._extra = extra
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = list(message.get("headers", ()))
+            message = {**message, "headers": [*headers, *self._extra, *problem.exposed(headers)]}
+        await self._send(message)
+
+
+async def refuse(scope: Scope, send: Send, error: CallerError | Unavailable) -> None:
+    """Answer an error as a problem."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": error.title})
+        return
+    headers, body = problem.problem(error)
+    if isinstance(error, MethodUnknown) and isinstance(allow := error.evidence.get("allow"), str):
+        headers.append((b"allow", allow.encode()))
+    log.info("refused", problem=error.type, status=error.status)
+    await problem.answer(send, error.status, headers, body, head=scope["method"] == "HEAD")

@@ -1,0 +1,87 @@
+"""A gate, opened from what an operator writes down: a node, a store and keys.
+
+gate = farebox.open_gate(receiver="phoenixd+http://:password@127.0.0.1:9740", store="sqlite:///shop.db", keys=[...])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from farebox import gate as front_room
+from farebox.core.amount import Amount
+from farebox.core.ports import Clock, Conversation, Ledger, Receiver
+from farebox.core.secret import KeyRing
+from farebox.dialects import L402, PaymentAuth, PaymentHash
+from farebox.http.converse import aconverse
+from farebox.lightning import open_receiver
+from farebox.stores import open_ledger
+
+if TYPE_CHECKING:
+    import httpx
+    from starlette.requests import Request
+
+    from farebox.http.sale import Sale
+
+T = TypeVar("T")
+
+
+def now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+class Gate(front_room.Gate):
+    """A gate that speaks HTTP's three dialects; hand it to a Paywall, a shop, or ask it for a `price`."""
+
+    def price(self, price: str | Amount, *, rerun: bool = False) -> Callable[[Request], Awaitable[Sale]]:
+        """A FastAPI dependency: `sale: Annotated[Sale, Depends(gate.price("10 sat"))]`.
+
+        rerun: whether a paid call of unknown outcome may be run once more. Raises MalformedAmount.
+        """
+        from farebox.http.fastapi import priced
+
+        return priced(self, price, rerun=rerun)
+
+
+class Talk:
+    """Carries conversations with a node over one HTTP client, opened when first needed."""
+
+    def __init__(self) -> None:
+        self._client: httpx.AsyncClient | None = None
+
+    async def __call__(self, conversation: Conversation[T], /) -> T:
+        """The outcome of the conversation."""
+        if self._client is None:
+            import httpx
+
+            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        return await aconverse(conversation, self._client)
+
+
+def open_gate(
+    *,
+    receiver: str | Receiver = "sandbox:",
+    store: str | Ledger = "sqlite::memory:",
+    keys: Sequence[bytes] | KeyRing | None = None,
+    terms: front_room.Terms | None = None,
+    realm: str = "farebox",
+    clock: Clock = now,
+) -> Gate:
+    """A gate, ready to admit.
+
+    receiver: a node's URL, or the node itself; `sandbox:` moves no real money. store: `sqlite:///path`, or
+    `sqlite::memory:` for one that forgets. keys: master keys of at least 32 random bytes, oldest first; without any,
+    one is made up that lives as long as the gate, so that no token outlives it.
+    Raises ConfigError, WalletError.
+    """
+    ring = keys if isinstance(keys, KeyRing) else KeyRing(keys) if keys else KeyRing.generate()
+    return Gate(
+        ledger=open_ledger(store, clock) if isinstance(store, str) else store,
+        receiver=open_receiver(receiver) if isinstance(receiver, str) else receiver,
+        dialects=(L402(ring), PaymentAuth(ring, realm=realm), PaymentHash()),
+        converse=Talk(),
+        clock=clock,
+        terms=terms,
+    )

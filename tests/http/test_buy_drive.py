@@ -1,0 +1,248 @@
+"""Paying, and what comes after it, with each client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.core.amount import Amount
+from farebox.core.errors import PaidNotServed, PaymentUnresolved
+from farebox.core.payment import DrawState
+from farebox.core.ports import Paid, Unresolved
+from farebox.core.secret import Secret
+from farebox.testing.shopping import ANSWER, FACES, PROMPT, SHOP, Face, Parts
+
+
+@pytest.fixture(params=FACES)
+def face(request: pytest.FixtureRequest) -> Face:
+    return Face(request.param)
+
+
+# --- paying -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_payment_of_which_nobody_can_tell_stays_held_and_is_looked_up_by_the_next_call(face: Face) -> None:
+    face.wallet.on_pay = [Unresolved(reason="timed out")]
+    client = face.open()
+    with pytest.raises(PaymentUnresolved):
+        face.call(client=client)
+    assert DrawState.HELD is face.row.state
+
+    answer = face.call(client=client)
+
+    assert answer.extensions["farebox"].replayed
+    assert len(face.wallet.payments) == 1
+
+
+def test_a_wallet_that_proves_nothing_has_not_paid(face: Face) -> None:
+    face.wallet.on_pay = [Paid(preimage=Secret(bytes(32)), fee=Amount(0))]
+
+    with pytest.raises(PaymentUnresolved):
+        face.call()
+
+
+@pytest.mark.parametrize("kind", ["client", "auth httpx", "auth httpx2"])
+def test_a_program_that_is_interrupted_while_paying_leaves_the_amount_held(kind: str) -> None:
+    face = Face(kind)
+
+    def pay(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    face.wallet.pay_invoice = pay  # type: ignore[method-assign] # a wallet that is interrupted
+    with pytest.raises(KeyboardInterrupt):
+        face.call()
+
+    assert DrawState.HELD is face.row.state
+
+
+@pytest.mark.parametrize("kind", ["async client", "auth httpx async", "auth httpx2 async"])
+def test_a_task_that_is_cancelled_while_paying_leaves_the_amount_held(kind: str) -> None:
+    face = Face(kind)
+
+    async def main() -> None:
+        paying = asyncio.Event()
+        client = face.open()
+        buyer = client._buyer if face.is_own else client.auth._buyer
+
+        async def for_ever(conversation: Any) -> Any:
+            conversation.close()
+            paying.set()
+            await asyncio.Event().wait()
+
+        buyer.drivers.atalk = for_ever
+        task = asyncio.create_task(client.post(SHOP, json=PROMPT))
+        await paying.wait()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    asyncio.run(main())
+    assert DrawState.HELD is face.row.state
+
+
+@pytest.mark.parametrize("kind", ["async client", "auth httpx async", "auth httpx2 async"])
+def test_an_awaiting_program_is_not_blocked_by_the_purse(kind: str) -> None:
+    face = Face(kind)
+    threads: set[int] = set()
+    hold = face.purse.hold
+
+    def noting(*given: Any) -> Any:
+        threads.add(threading.get_ident())
+        return hold(*given)
+
+    face.purse.hold = noting  # type: ignore[method-assign, assignment] # the same purse, which notes where it is asked
+    face.call()
+
+    assert 1 == len(threads)
+    assert threading.get_ident() not in threads
+
+
+# --- after paying -----------------------------------------------------------------------------------------------------
+
+
+def test_a_seller_that_says_to_come_again_is_shown_the_same_proof(face: Face) -> None:
+    face.shop.script = [
+        face.shop.asks(),
+        face.library.Response(503, headers={"retry-after": "3"}),
+        face.library.Response(
+            409,
+            json={"type": "urn:farebox:problem:call-in-progress"},
+            headers={"content-type": "application/problem+json"},
+        ),
+    ]
+
+    assert face.call().json() == ANSWER
+
+    _, *proofs = face.shop.proofs()
+    assert [proofs[0]] * 3 == proofs
+    assert [3.0, 1.0] == face.waits
+    assert len(face.wallet.payments) == 1
+
+
+def test_a_conflict_of_the_caller_s_own_is_handed_on_whole(face: Face) -> None:
+    face.shop.script = [face.shop.asks(), face.shop.problem(409, "about:blank")]
+
+    answer = face.call()
+
+    assert (409, {"type": "about:blank"}) == (answer.status_code, answer.json())
+    assert face.row.served
+
+
+def test_a_second_invoice_after_paying_is_an_error_and_not_paid(face: Face) -> None:
+    face.shop.script = [face.shop.asks(), face.shop.asks()]
+
+    with pytest.raises(PaidNotServed) as failure:
+        face.call()
+
+    assert failure.value.money_moved is True
+    assert len(face.wallet.payments) == 1
+
+
+def test_an_answer_counts_as_served_when_its_last_byte_was_read(face: Face) -> None:
+    served: list[bool] = []
+
+    def read(response: Any) -> Any:
+        served.append(face.row.served)
+        body = response.read()
+        served.append(face.row.served)
+        return body
+
+    async def aread(response: Any) -> Any:
+        served.append(face.row.served)
+        body = await response.aread()
+        served.append(face.row.served)
+        return body
+
+    assert ANSWER == json.loads(face.stream(read, aread))
+    assert [False, True] == served
+
+
+def test_a_streamed_answer_is_not_read_ahead(face: Face) -> None:
+    parts = Parts([b"data: 1\n\n", b"data: 2\n\n"])
+    face.shop.script = [face.shop.asks(), face.shop.answer(200, parts, {"content-type": "text/event-stream"})]
+
+    def first(response: Any) -> Any:
+        return next(response.iter_raw()), parts.taken
+
+    async def afirst(response: Any) -> Any:
+        raw = response.aiter_raw()
+        part = await anext(raw), parts.taken
+        await raw.aclose()
+        return part
+
+    assert (b"data: 1\n\n", 9) == face.stream(first, afirst)
+    assert not face.row.served
+    assert parts.closed
+
+
+def test_a_streamed_answer_knows_how_long_it_took(face: Face) -> None:
+    def read(response: Any) -> Any:
+        response.read()
+        return response.elapsed
+
+    async def aread(response: Any) -> Any:
+        await response.aread()
+        return response.elapsed
+
+    assert face.stream(read, aread).total_seconds() >= 0
+
+
+@pytest.mark.parametrize("kind", ["client", "async client"])
+def test_a_client_asks_again_for_an_answer_that_broke_off(kind: str) -> None:
+    face = Face(kind)
+    face.shop.script = [
+        face.shop.asks(),
+        httpx.ConnectError("refused"),
+        face.shop.answers(Parts([b'{"result'], httpx.RemoteProtocolError("cut"))),
+    ]
+
+    answer = face.call()
+
+    assert answer.json() == ANSWER
+    assert not answer.extensions["farebox"].replayed
+    assert len(face.wallet.payments) == 1
+
+
+@pytest.mark.parametrize("kind", ["client", "async client"])
+def test_a_client_gives_up_on_an_answer_that_breaks_off_four_times(kind: str) -> None:
+    face = Face(kind)
+    face.shop.script = [face.shop.asks(), *[httpx.ReadTimeout("slow")] * 4]
+
+    with pytest.raises(PaidNotServed, match="ReadTimeout"):
+        face.call()
+
+    assert len(face.wallet.payments) == 1
+    assert not face.row.served
+
+
+@pytest.mark.parametrize("kind", ["client", "async client"])
+def test_a_call_that_gets_lost_before_it_has_a_price_raises_what_httpx_raises(kind: str) -> None:
+    face = Face(kind)
+    face.shop.script = [httpx.ConnectTimeout("slow")]
+
+    with pytest.raises(httpx.ConnectTimeout):
+        face.call()
+
+
+@pytest.mark.parametrize("kind", FACES[2:])
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_an_auth_shows_the_proof_of_a_lost_answer_when_the_call_is_made_again(kind: str, where: str) -> None:
+    face = Face(kind)
+    lost = face.library.RemoteProtocolError("cut")
+    face.shop.script = [face.shop.asks(), lost if where == "head" else face.shop.answers(Parts([b"{"], lost))]
+    with pytest.raises(face.library.RemoteProtocolError):
+        face.call()
+    assert not face.row.served
+
+    answer = face.call()
+
+    assert answer.json() == ANSWER
+    assert answer.extensions["farebox"].replayed
+    assert len(face.wallet.payments) == 1

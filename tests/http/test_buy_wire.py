@@ -1,0 +1,258 @@
+"""What goes over the wire when each client buys: bodies, redirects, and the body of a 402."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farebox.core.amount import Amount
+from farebox.core.errors import BodyNotReplayable, ChallengeUnreadable, OriginChanged, PaidNotServed
+from farebox.core.secret import KeyRing
+from farebox.dialects import L402, PaymentAuth, PaymentHash
+from farebox.testing.shopping import ANSWER, FACES, Face, Parts
+
+
+@pytest.fixture(params=FACES)
+def face(request: pytest.FixtureRequest) -> Face:
+    return Face(request.param)
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_generator_is_sent_once_and_refused_before_paying_when_it_has_a_price(face: Face) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"{}"
+
+    async def aparts() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    face.shop.script = [face.shop.answers()]
+    assert face.call(content=aparts() if face.is_async else parts()).json() == ANSWER
+
+    with pytest.raises(BodyNotReplayable) as refusal:
+        face.call(content=aparts() if face.is_async else parts())
+    assert refusal.value.money_moved is False
+    assert face.wallet.payments == []
+    assert [b"{}", b"{}"] == [request.content for request in face.shop.seen]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: {"content": b"bytes"},
+        lambda: {"content": "text"},
+        lambda: {"json": {"a": 1}},
+        lambda: {"data": {"a": "1"}},
+        lambda: {"files": {"a": ("a.txt", io.BytesIO(b"a file"))}},
+        lambda: {"content": b""},
+    ],
+)
+def test_a_body_that_can_be_sent_again_is(face: Face, body: Callable[[], dict[str, Any]]) -> None:
+    assert face.call(**body()).json() == ANSWER
+
+    first, second = face.shop.seen
+    assert first.content == second.content
+    assert first.headers.get("content-length") == second.headers.get("content-length")
+
+
+@pytest.mark.parametrize("kind", ["client", "auth httpx", "auth httpx2"])
+def test_a_file_is_sent_again_from_its_beginning(kind: str, tmp_path: Path) -> None:
+    face = Face(kind)
+    (tmp_path / "file").write_bytes(b"a file" * 100_000)
+
+    with (tmp_path / "file").open("rb") as file:
+        face.call(content=file)
+
+    assert [b"a file" * 100_000] * 2 == [request.content for request in face.shop.seen]
+
+
+# --- redirects --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "method"), [(307, "POST"), (308, "POST"), (302, "GET"), (303, "GET")])
+def test_after_a_redirect_within_the_origin_the_proof_goes_to_whoever_asked(
+    face: Face, status: int, method: str
+) -> None:
+    face.shop.script = [face.shop.redirects(status, "/v2/dvm")]
+
+    assert face.call(client=face.open(follow_redirects=True)).json() == ANSWER
+
+    assert ["/api/dvm", "/v2/dvm", "/v2/dvm"] == [request.url.path for request in face.shop.seen]
+    assert ["POST", method, method] == [request.method for request in face.shop.seen]
+    assert face.shop.seen[1].content == face.shop.seen[2].content
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "https://evil.example/api",
+        "http://shop.example/api",
+        "https://shop.example:8443/api",
+        "https://shop.example.evil/",
+    ],
+)
+def test_another_origin_that_asks_after_a_redirect_is_not_paid(face: Face, to: str) -> None:
+    face.shop.script = [face.shop.redirects(307, to)]
+
+    with pytest.raises(OriginChanged):
+        face.call(client=face.open(follow_redirects=True))
+
+    assert face.purse.rows == {}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("to", ["https://evil.example/api", "http://shop.example/api", "https://shop.example:8443/api"])
+def test_a_proof_does_not_follow_a_redirect_to_another_origin(face: Face, status: int, to: str) -> None:
+    for dialect in (L402(KeyRing.generate()), PaymentAuth(KeyRing.generate()), PaymentHash()):
+        face.shop.seen.clear()
+        face.shop.dialect = dialect
+        face.shop.script = [face.shop.asks(), face.shop.redirects(status, to), face.shop.answers()]
+
+        assert face.call("GET", client=face.open(follow_redirects=True)).json() == ANSWER
+
+        asked, proven, elsewhere = face.shop.seen
+        assert "authorization" in proven.headers
+        told = set(map(str.lower, elsewhere.headers)) - set(map(str.lower, asked.headers))
+        assert told == set()
+        assert face.wallet.payments[-1].hex() not in str(elsewhere.url)
+
+
+def test_a_redirect_of_the_paid_request_within_the_origin_keeps_the_proof(face: Face) -> None:
+    face.shop.script = [face.shop.asks(), face.shop.redirects(307, "/v2/dvm")]
+
+    assert face.call(client=face.open(follow_redirects=True)).json() == ANSWER
+    assert face.shop.proofs()[1] == face.shop.proofs()[2]
+
+
+def test_a_redirect_is_what_was_bought_when_redirects_are_not_followed(face: Face) -> None:
+    face.shop.script = [face.shop.asks(), face.shop.redirects(303, "/result")]
+
+    answer = face.call()
+
+    assert answer.status_code == 303
+    assert Amount.sats(21) == answer.extensions["farebox"].paid
+
+
+# --- the body of a 402 ------------------------------------------------------------------------------------------------
+
+
+def body_only(face: Face, encode: Callable[[bytes], bytes], **headers: str) -> Any:
+    """A 402 that tells its invoice in its body alone."""
+    invoice = face.mint.invoice()
+    told = {"invoice": invoice.text, "payment_hash": invoice.payment_hash.hex(), "amount_sats": 21}
+    coding = {name.replace("_", "-"): value for name, value in headers.items()}
+    parts = Parts([encode(json.dumps(told).encode())])
+    return face.shop.answer(402, parts, {"content-type": "application/json"} | coding)
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"),
+    [("", bytes), ("identity", bytes), ("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP", gzip.compress)],
+)
+def test_a_402_that_tells_its_invoice_in_json_alone_is_paid(
+    face: Face, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    face.shop.script = [body_only(face, encode, content_encoding=coding), face.shop.answers()]
+
+    assert face.call().extensions["farebox"].dialect == "payment_hash"
+
+
+@pytest.mark.parametrize(
+    ("headers", "encode"),
+    [
+        ({"content_type": "text/html"}, bytes),
+        ({"content_type": "text/plain"}, bytes),
+        ({"content_encoding": "br"}, bytes),
+        ({"content_encoding": "gzip, gzip"}, lambda body: gzip.compress(gzip.compress(body))),
+        ({"content_encoding": "gzip"}, lambda body: body),
+        ({"content_encoding": "gzip"}, lambda body: gzip.compress(body + b" " * 65_536)),
+        ({}, lambda body: body + b" " * 65_536),
+        ({}, lambda body: b"[" * 60_000),
+        ({}, lambda body: body[:-1]),
+        ({}, lambda body: b"[" + body + b"]"),
+    ],
+)
+def test_a_body_that_is_not_small_json_is_not_believed(
+    face: Face, headers: dict[str, str], encode: Callable[[bytes], bytes]
+) -> None:
+    face.shop.script = [body_only(face, encode, **headers)]
+
+    with pytest.raises(ChallengeUnreadable):
+        face.call()
+
+
+def test_a_bomb_beside_a_challenge_is_left_unread_and_the_challenge_paid(face: Face) -> None:
+    bomb = Parts([gzip.compress(bytes(64 * 2**20))] * 64)
+    asks = face.shop.asks()
+    headers = dict(asks.headers) | {"content-encoding": "gzip"}
+    face.shop.script = [face.shop.answer(402, bomb, headers)]
+
+    assert face.call().json() == ANSWER
+
+    assert bomb.taken <= 2 * len(bomb.parts[0])
+    assert bomb.closed
+
+
+@pytest.mark.parametrize("status", [401, 402, 500, 503])
+def test_an_endless_answer_to_a_proof_is_not_read(face: Face, status: int) -> None:
+    endless = Parts([bytes(65_536)] * 1024)
+    face.shop.script = [face.shop.asks(), face.shop.answer(status, endless, {"content-type": "application/json"})]
+
+    with suppress(PaidNotServed):
+        face.call()
+
+    assert endless.taken <= 2 * 65_536
+    assert endless.closed
+
+
+def test_a_402_that_breaks_off_is_read_by_its_headers(face: Face) -> None:
+    asks = face.shop.asks()
+    face.shop.script = [face.shop.answer(402, Parts([b"{"], face.library.ReadError("cut")), dict(asks.headers))]
+
+    assert face.call().json() == ANSWER
+
+
+def test_a_small_body_that_would_unfold_to_a_large_one_is_not_unfolded(face: Face) -> None:
+    bomb = gzip.compress(b" " * (32 * 2**20))
+    assert len(bomb) < 65_536
+    face.shop.script = [body_only(face, lambda _: bomb, content_encoding="gzip")]
+
+    tracemalloc.start()
+    with pytest.raises(ChallengeUnreadable):
+        face.call()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 8 * 2**20
+
+
+def test_a_body_that_takes_too_long_is_left(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farebox.http.buy_wire._READ_WITHIN", timedelta(0))
+    slow = Parts([b"{"] * 1000)
+    face.shop.script = [face.shop.answer(402, slow, dict(face.shop.asks().headers))]
+
+    assert face.call().json() == ANSWER
+    assert slow.taken <= 2
+
+
+@pytest.mark.parametrize("kind", FACES[2:])
+def test_what_is_left_of_a_402_in_the_history_is_its_head(kind: str) -> None:
+    face = Face(kind)
+    asks = face.shop.asks()
+    face.shop.script = [face.shop.answer(402, Parts([b"not gzip"]), dict(asks.headers) | {"content-encoding": "gzip"})]
+
+    (asked,) = face.call().history
+
+    assert (402, b"") == (asked.status_code, asked.content)
+    assert "content-encoding" not in asked.headers

@@ -1,0 +1,206 @@
+"""What the books say: `ledger` for a seller, `budget`, `history` and `wallet` for a buyer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from farebox.cli.output import Cell, Exit, show, show_one, tell
+from farebox.cli.state import read_json
+from farebox.core.amount import Amount
+from farebox.core.bolt11 import decode
+from farebox.core.budget import Budget
+from farebox.core.errors import ConfigError, WalletError
+from farebox.core.payment import Balance, Payment
+from farebox.core.ports import Conversation, Failed, Ledger, Paid, Purse, Unresolved, Wallet
+
+T = TypeVar("T")
+
+
+def _moment(at: datetime | None) -> str | None:
+    return at.astimezone().isoformat(sep=" ", timespec="seconds") if at else None
+
+
+# --- the seller -------------------------------------------------------------------------------------------------------
+
+
+def show_ledger(store: str | None, *, folder: Path, limit: int, as_json: bool) -> None:
+    """The balance, and the newest payments. Raises ConfigError, StoreUnavailable."""
+    from farebox.stores import open_ledger
+
+    url = _store_url(store, folder)
+
+    async def read() -> tuple[Balance, list[Payment], list[str]]:
+        ledger: Ledger = open_ledger(url)
+        try:
+            return await ledger.balance(), list(await ledger.recent_payments(limit)), list(await ledger.audit())
+        finally:
+            await ledger.close()
+
+    balance, payments, wrong = asyncio.run(read())
+    rows: list[dict[str, Cell]] = [
+        {
+            "state": payment.state.value,
+            "price": str(payment.price),
+            "resource": payment.resource,
+            "attempts": payment.attempts,
+            "created": _moment(payment.created_at),
+            "settled": _moment(payment.settled_at),
+            "payment_hash": payment.payment_hash.hex(),
+        }
+        for payment in payments
+    ]
+    books: dict[str, Cell] = {
+        "received": str(balance.received),
+        "earned": str(balance.earned),
+        "held": str(balance.held),
+        "credit": str(balance.credit),
+        "refunded": str(balance.refunded),
+        "balanced": balance.balanced and not wrong,
+    }
+    show_one(books, title="Books", as_json=as_json)
+    show(rows, title="Newest payments", as_json=as_json)
+    if wrong:
+        raise ConfigError(f"the books of {url} do not balance: {wrong[0]}")
+
+
+def _store_url(store: str | None, folder: Path) -> str:
+    if store is None:
+        store = f"sqlite:///{folder / 'ledger.db'}"
+    elif store.endswith(".toml"):
+        from farebox.cli.config import read_config
+
+        store = read_config(Path(store)).store or f"sqlite:///{folder / 'ledger.db'}"
+    path = Path(store.removeprefix("sqlite:///"))
+    if store.startswith("sqlite:///") and not path.exists():
+        raise ConfigError(f"there is no ledger at {path} yet; `farebox serve` makes it")
+    return store
+
+
+# --- the buyer --------------------------------------------------------------------------------------------------------
+
+
+def purse_path(folder: Path) -> Path:
+    """Where a person's purse is."""
+    return folder / "purse.db"
+
+
+def _purse(folder: Path) -> Purse | None:
+    from farebox.stores import open_purse
+
+    path = purse_path(folder)
+    return open_purse(path) if path.exists() else None
+
+
+def show_budget(limits: str, *, folder: Path, as_json: bool) -> None:
+    """Each window of a budget: its limit, what is spent, what is left. Raises MalformedBudget, StoreUnavailable."""
+    budget = Budget.read(limits)
+    purse = _purse(folder)
+    rows: list[dict[str, Cell]] = []
+    for window in budget.windows:
+        spent = purse.spent(window) if purse and window.span else Amount(0)
+        left = window.limit.less(spent)
+        rows.append({"window": str(window), "spent": str(spent), "left": str(left), "left_msat": left.msat})
+    show(rows, title="Budget", as_json=as_json)
+    if purse:
+        purse.close()
+
+
+def fits(budget: Budget, cost: Amount, folder: Path) -> bool:
+    """Whether so much more, fee limit included, would be within every window now. Raises StoreUnavailable."""
+    purse = _purse(folder)
+    try:
+        return all(
+            (purse.spent(window) if purse and window.span else Amount(0)) + cost <= window.limit
+            for window in budget.windows
+        )
+    finally:
+        if purse:
+            purse.close()
+
+
+def show_history(*, folder: Path, limit: int, as_json: bool) -> None:
+    """The newest purchases. Raises StoreUnavailable."""
+    purse = _purse(folder)
+    bought = purse.history(limit) if purse else ()
+    rows: list[dict[str, Cell]] = [
+        {
+            "when": _moment(purchase.held_at),
+            "state": purchase.state.value,
+            "served": purchase.served,
+            "amount": str(purchase.amount),
+            "fee": str(purchase.fee),
+            "url": purchase.url,
+            "reason": purchase.reason or None,
+            "payment_hash": purchase.payment_hash.hex(),
+        }
+        for purchase in bought
+    ]
+    show(rows, title="Purchases", as_json=as_json)
+    if purse:
+        purse.close()
+
+
+def found_wallet(url: str | None, folder: Path) -> Wallet | None:
+    """The wallet that was named, or the one of a sandbox that runs on this machine. Raises WalletError."""
+    from farebox.lightning import open_wallet
+
+    named = url or read_json(folder / "sandbox.json").get("buyer_wallet")
+    return open_wallet(named) if named else None
+
+
+def wallet_needed(wallet: Wallet | None) -> Wallet:
+    """The wallet, or a WalletError that says how to name one."""
+    if wallet is None:
+        raise WalletError(
+            "no wallet; set FAREBOX_WALLET or --wallet to one such as phoenixd+http://:PASSWORD@127.0.0.1:9740"
+        )
+    return wallet
+
+
+def conversed() -> Callable[[Conversation[T]], T]:
+    """A function that carries conversations with a wallet."""
+    import httpx
+
+    from farebox.http.converse import converse
+
+    client = httpx.Client(follow_redirects=False, trust_env=False)
+    return lambda conversation: converse(conversation, client)
+
+
+def show_wallet(url: str | None, *, pay: str | None, folder: Path, as_json: bool) -> Exit:
+    """The balance of a wallet, or one payment by hand. Raises WalletError, MalformedInvoice."""
+    wallet = wallet_needed(found_wallet(url, folder))
+    if pay is None:
+        balance: Amount = conversed()(wallet.balance())
+        row: dict[str, Cell] = {"wallet": wallet.name, "balance": str(balance), "balance_msat": balance.msat}
+        show_one(row, title="Wallet", as_json=as_json)
+        return Exit.DONE
+    invoice = decode(pay)
+    if invoice.amount is None:
+        raise WalletError("this invoice names no amount; pay it from the wallet itself")
+    outcome = conversed()(wallet.pay_invoice(invoice, fee_limit=max(Amount.sats(1), invoice.amount.share(1))))
+    payment_hash = invoice.payment_hash.hex()
+    match outcome:
+        case Paid(preimage=preimage, fee=fee):
+            show_one(
+                {
+                    "paid": str(invoice.amount),
+                    "fee": str(fee),
+                    "payment_hash": payment_hash,
+                    # Whoever pays by hand has to show it by hand.
+                    "preimage": preimage.reveal().hex(),
+                },
+                title="Paid",
+                as_json=as_json,
+            )
+            return Exit.DONE
+        case Failed(reason=reason):
+            tell(f"not paid: {reason}", style="red")
+            return Exit.PAYMENT_FAILED
+        case Unresolved(reason=reason):
+            tell(f"unresolved: {reason}; don't pay it again, look it up: {payment_hash}", style="red")
+            return Exit.UNRESOLVED

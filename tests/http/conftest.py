@@ -23,7 +23,7 @@ from farebox.gate import Terms
 from farebox.http.paywall import Manners, Paywall
 from farebox.http.proxy import Proxy
 from farebox.http.sale import Sale
-from farebox.http.shop import shop, shopfront
+from farebox.http.shopfront import shop, shopfront
 from farebox.testing.market import Market, Service, ServiceFailed
 
 FACES = ["middleware", "fastapi", "shop", pytest.param("gateway", marks=pytest.mark.system)]

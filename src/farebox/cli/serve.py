@@ -37,7 +37,7 @@ from farebox.http.paywall import Manners
 from farebox.http.proxy import Proxy
 from farebox.http.request import AsgiApp
 from farebox.http.selling import Gate, now, open_gate
-from farebox.http.shop import shopfront
+from farebox.http.shopfront import shopfront
 from farebox.lightning import open_receiver
 from farebox.services.demo import demo_capability
 from farebox.services.text import text_capability

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice, decode
@@ -27,6 +27,7 @@ from farebox.core.errors import (
     MalformedCredential,
     NodeUnavailable,
     RequestMismatch,
+    WalletError,
 )
 from farebox.core.exchange import Credential, Quote, Receipt, Wire
 from farebox.core.payment import FreeCall, Hold, Payment, PaymentState
@@ -36,6 +37,8 @@ from farebox.gate.memory import GivenAnswers, VerifiedProofs
 from farebox.gate.terms import Challenged, Free, Replay, Terms, Visit
 
 T = TypeVar("T")
+
+_MOST_DESCRIPTION: Final = 120  # characters; phoenixd takes 128
 
 
 class Converse(Protocol):
@@ -252,11 +255,11 @@ class Gate:
         invoice = await self._ask(
             self.receiver.create_invoice(
                 quote.amount,
-                description=quote.description or quote.resource,
+                description=(quote.description or quote.resource)[:_MOST_DESCRIPTION],
                 expires_in=self.terms.invoice_expires_in,
             )
         )
-        if invoice.amount != quote.amount or invoice.network != self.receiver.network:
+        if invoice.amount != quote.amount or self.receiver.network not in (None, invoice.network):
             raise NodeUnavailable("the node made another invoice than it was asked for")
         await self.ledger.open_payment(
             Payment(
@@ -298,6 +301,9 @@ class Gate:
                 return await self._converse(conversation)
         except TimeoutError:
             raise NodeUnavailable("it took too long to answer") from None
+        except WalletError as error:
+            # Ours to mend, not the caller's: it is told that it can't be served now, and the operator reads why.
+            raise NodeUnavailable(error.detail) from error
 
     def _receipt(self, payment_hash: bytes, amount: Amount, credential: Credential) -> Wire:
         receipt = Receipt(

@@ -39,6 +39,6 @@ __getattr__ = lazily(
         "Proxy": "farebox.http.proxy",
         "Sale": "farebox.http.sale",
         "open_gate": "farebox.http.selling",
-        "shop": "farebox.http.shop",
+        "shop": "farebox.http.shopfront",
     },
 )

@@ -80,7 +80,7 @@ class Service:
 
 async def whole_body(receive: Receive) -> bytes:
     """All that an ASGI app is sent."""
-    body = b""
+    body: bytes = b""
     while True:
         message: Message = await receive()
         body += message.get("body", b"")

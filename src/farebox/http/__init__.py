@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from farebox.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from farebox.http import shop
     from farebox.http.buy import AsyncClient, Auth, Client
     from farebox.http.paywall import Manners, Paywall
     from farebox.http.proxy import Proxy
     from farebox.http.sale import Sale
     from farebox.http.selling import Gate, open_gate
+    from farebox.http.shopfront import shop
 
 __all__ = [
     "AsyncClient",

@@ -33,11 +33,12 @@ from farebox.core.exchange import Credential, Quote, Receipt, Wire
 from farebox.core.payment import FreeCall, Hold, Payment, PaymentState
 from farebox.core.ports import Clock, Conversation, Dialect, InvoiceState, Ledger, Receiver
 from farebox.gate.grant import Grant, RunningCalls
-from farebox.gate.memory import GivenAnswers, VerifiedProofs
+from farebox.gate.memory import GivenAnswers, Pace, VerifiedProofs
 from farebox.gate.terms import Challenged, Free, Replay, Terms, Visit
 
 T = TypeVar("T")
 
+_MOST_UNKNOWN_LOOK_UPS: Final = 20  # a second: anyone can show a hash that he made up, and each one asks the node
 _MOST_DESCRIPTION: Final = 120  # characters; phoenixd takes 128
 
 
@@ -72,11 +73,12 @@ class Gate:
         self.terms = terms or Terms()
         self.proof_headers = frozenset().union(*(dialect.proof_headers for dialect in dialects))
         self.proof_fields = frozenset().union(*(dialect.proof_fields for dialect in dialects))
-        self._converse = converse
+        self.converse = converse
         self._clock = clock
         self._running = RunningCalls(ledger, self.terms.lease)
         self._verified = VerifiedProofs()
         self._given = GivenAnswers()
+        self._unknown_look_ups = Pace(per_second=_MOST_UNKNOWN_LOOK_UPS)
 
     async def admit(self, visit: Visit) -> Decision:
         """Decide about one call (reliability: the answer table).
@@ -230,6 +232,8 @@ class Gate:
 
     async def _unknown(self, credential: Credential, visit: Visit) -> Decision:
         """A payment that is not in the ledger: never a new invoice if the node says that it was paid."""
+        if not self._unknown_look_ups.allows(self._clock()):
+            raise NodeUnavailable("too many unknown payments are being looked up")
         status = await self._ask(self.receiver.lookup_invoice(credential.payment_hash))
         if status.state in (InvoiceState.PAID, InvoiceState.HELD):
             raise NodeUnavailable("the node knows a payment that the ledger has not learnt of yet")
@@ -298,7 +302,7 @@ class Gate:
     async def _ask(self, conversation: Conversation[T]) -> T:
         try:
             async with asyncio.timeout(self.terms.mint_within.total_seconds()):
-                return await self._converse(conversation)
+                return await self.converse(conversation)
         except TimeoutError:
             raise NodeUnavailable("it took too long to answer") from None
         except WalletError as error:

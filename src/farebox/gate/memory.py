@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from farebox.core.exchange import Credential, Wire
@@ -76,3 +76,19 @@ class GivenAnswers:
         """Forget everything."""
         self._kept.clear()
         self._bytes = 0
+
+
+class Pace:
+    """So many in any second, counted from the first; the rest is refused."""
+
+    def __init__(self, *, per_second: int) -> None:
+        self._most = per_second
+        self._began: datetime | None = None
+        self._count = 0
+
+    def allows(self, now: datetime) -> bool:
+        """Whether one more is within the pace."""
+        if self._began is None or not self._began <= now < self._began + timedelta(seconds=1):
+            self._began, self._count = now, 0
+        self._count += 1
+        return self._count <= self._most

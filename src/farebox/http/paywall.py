@@ -164,7 +164,7 @@ class Paywall:
 
     def _route(self, scope: Scope) -> Route | None:
         raw = raw_path(scope)
-        method = scope.get("method", "OPTIONS")
+        method = scope.get("method", "OPTIONS").upper()
         if method == "OPTIONS":  # asks about whatever is sold here, as does a websocket
             method = "HEAD"
         try:
@@ -221,7 +221,9 @@ class Paywall:
         headers = [
             (name, value)
             for name, value in request.headers
-            if name != b"authorization" or not self._gate.is_proof(value.decode("latin-1"))
+            if not (name == b"authorization" and self._gate.is_proof(value.decode("latin-1")))
+            # A paid answer is kept for whoever shows the proof again, and that one may not unpack what this one can.
+            and not (name == b"accept-encoding" and grant is not None)
         ]
         return {
             **scope,

@@ -44,6 +44,12 @@ class Gate(front_room.Gate):
 
         return priced(self, price, rerun=rerun)
 
+    async def close(self) -> None:
+        """Close the ledger and the connections to the node."""
+        await super().close()
+        if isinstance(self.converse, Talk):
+            await self.converse.aclose()
+
 
 class Talk:
     """Carries conversations with a node over one HTTP client, opened when first needed."""
@@ -58,6 +64,11 @@ class Talk:
 
             self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         return await aconverse(conversation, self._client)
+
+    async def aclose(self) -> None:
+        """Close the HTTP client."""
+        if self._client is not None:
+            await self._client.aclose()
 
 
 def open_gate(

@@ -72,7 +72,7 @@ def test_the_proof_and_what_does_not_matter_leave_the_digest_alone(changed: dict
 
 def test_a_configured_authority_stands_for_scheme_and_host() -> None:
     reader = Reader(
-        proof_headers=frozenset(), proof_fields=frozenset(), authority="https://shop.example", vary=(b"x-tenant",)
+        proof_headers=frozenset(), proof_fields=frozenset(), authority="https://shop.example", vary=("x-tenant",)
     )
     other = scope(scheme="https", headers=[(b"host", b"10.0.0.1"), *scope()["headers"][1:]])
     tenant = scope(headers=[*scope()["headers"], (b"x-tenant", b"a")])

@@ -21,6 +21,8 @@ Pairs = tuple[tuple[str, str], ...]
 
 HASH_BYTES = 32
 
+_NO_MEMBERS: Mapping[str, Json] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
@@ -33,7 +35,7 @@ class Wire:
 
     headers: Pairs = ()
     query: Pairs = ()
-    body: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
+    body: Mapping[str, Json] = field(default_factory=lambda: _NO_MEMBERS)
 
     def all(self, name: str) -> tuple[str, ...]:
         """Every value of a header, in order; the name in lower case."""
@@ -41,6 +43,8 @@ class Wire:
 
     def __or__(self, other: Wire) -> Wire:
         """Both messages in one: headers and query after one another, JSON objects merged member by member."""
+        if not (other.headers or other.query or other.body):
+            return self
         return Wire(
             headers=self.headers + other.headers,
             query=self.query + other.query,

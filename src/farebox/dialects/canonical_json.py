@@ -16,12 +16,15 @@ from typing import Final, NoReturn
 from farebox.core.errors import MalformedValue
 from farebox.core.exchange import Json
 
+_ASCII: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _MOST_INTEGER: Final = 2**53 - 1  # beyond it, an I-JSON reader may round
 
 
 def write_canonical(value: Json) -> str:
     """The canonical text of strings, whole numbers, true, false, null, arrays and objects. Raises MalformedValue."""
     if isinstance(value, dict):
+        if all(type(text) is str and name.isascii() and text.isascii() for name, text in value.items()):
+            return _ASCII.encode(value)  # the same text, and a receipt is written for each paid call
         names = sorted(value, key=_utf16)
         return "{" + ",".join(f"{_write_text(name)}:{write_canonical(value[name])}" for name in names) + "}"
     if isinstance(value, list):

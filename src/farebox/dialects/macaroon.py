@@ -16,6 +16,7 @@ import binascii
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -98,8 +99,9 @@ class Macaroon:
         """The macaroon in standard base64 with padding, as L402 puts it into headers. Raises MalformedMacaroon."""
         return base64.b64encode(self.write()).decode()
 
-    @classmethod
-    def read_base64(cls, text: str) -> Macaroon:
+    @staticmethod
+    @lru_cache(maxsize=256)  # a token is read when it is shown and once more when it is verified
+    def read_base64(text: str) -> Macaroon:
         """Read standard or URL-safe base64, padded or not, but without bits that are thrown away.
 
         Raises MalformedMacaroon.
@@ -112,7 +114,7 @@ class Macaroon:
             raise MalformedMacaroon("it is not base64") from None
         if len(text) not in (len(bare), len(padded)) or binascii.b2a_base64(data, newline=False) != padded.encode():
             raise MalformedMacaroon("it is not base64 of one meaning")
-        return cls.read(data)
+        return Macaroon.read(data)
 
     @classmethod
     def read_hex(cls, text: str) -> Macaroon:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Final, Protocol, TypeVar
 
 from farebox.core.amount import Amount
@@ -102,6 +104,11 @@ class Gate:
         if credential.preimage is None:
             await self._check_client(credential, visit.client)
         return await self._claim(credential, visit)
+
+    def recall(self, authorization: str, digest: bytes) -> Replay | None:
+        """The answer that this process gave lately for exactly this proof and request, without asking the ledger."""
+        credential = self._verified.find(authorization, self._clock())
+        return None if credential is None else self._given.find(credential.payment_hash, digest)
 
     def now(self) -> datetime:
         """The gate's clock."""
@@ -316,7 +323,5 @@ class Gate:
             at=self._clock(),
             challenge_id=dict(credential.parameters).get("id"),
         )
-        wire = Wire()
-        for dialect in self.dialects:
-            wire = wire | dialect.write_receipt(receipt)
-        return wire
+        first, *others = [dialect.write_receipt(receipt) for dialect in self.dialects]
+        return reduce(or_, others, first)

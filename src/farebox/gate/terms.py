@@ -65,9 +65,9 @@ class Challenged:
     retry_after: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Replay:
-    """Give the answer that this payment bought once more."""
+    """Give the answer that this payment bought once more. Each is only itself, so that a face can keep it rendered."""
 
     answer: Answer
     receipt: Wire

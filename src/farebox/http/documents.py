@@ -14,7 +14,10 @@ from farebox.http.request import AsgiApp, Message, Receive, Scope, Send
 
 
 class Documents:
-    """Answers `/pricing` and `/health` in front of an app, unless a route of that path is sold there."""
+    """Answers `/pricing` and `/health` in front of an app, unless a route names that path.
+
+    A route such as `/*`, which sells everything, does not name it: what sells must be able to tell its prices.
+    """
 
     def __init__(self, app: AsgiApp, *, gate: Gate, routes: RouteTable) -> None:
         self._app = app
@@ -36,7 +39,7 @@ class Documents:
             scope["type"] != "http"
             or path not in ("/pricing", "/health")
             or scope["method"] not in ("GET", "HEAD")
-            or self._routes.lookup("GET", path) is not None
+            or any(route.path == path for route in self._routes)
         ):
             await self._pass_on(scope, receive, send)
             return

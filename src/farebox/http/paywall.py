@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -94,9 +95,10 @@ class Paywall:
             proof_fields=gate.proof_fields,
             authority=self._manners.authority,
             most_body=self._manners.most_body,
-            vary=tuple(name.lower().encode() for name in self._manners.vary),
+            vary=self._manners.vary,
         )
         self._running: set[asyncio.Task[None]] = set()
+        self._replays: WeakKeyDictionary[Replay, RawHeaders] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -135,16 +137,13 @@ class Paywall:
     ) -> None:
         """Answer a call whose body was read. Raises CallerError or Unavailable, when nothing was sent yet."""
         head = scope["method"] == "HEAD"
-        visit = self._visit(route, request, scope)
-        decision = await self._gate.admit(visit)
+        known = self._gate.recall(request.authorization, request.digest) if request.authorization else None
+        decision = known or await self._gate.admit(self._visit(route, request, scope))
         match decision:
             case Challenged():
                 await self._ask(decision, scope, send, head=head)
-            case Replay(answer=given, receipt=receipt):
-                headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given.headers]
-                headers += problem.raw_headers(receipt)
-                headers.append((b"payment-replayed", b"true"))
-                await problem.answer(send, given.status, headers, given.body, head=head)
+            case Replay():
+                await self._replay(decision, send, head=head)
             case Free(free_call=call):
                 teller = _Teller(send, problem.free_headers(call, self._gate.now()))
                 try:
@@ -213,6 +212,16 @@ class Paywall:
         log.info("challenged", resource=challenged.quote.resource, amount_msat=challenged.quote.amount.msat)
         headers = [(name.encode(), value.encode("latin-1")) for name, value in asked.headers]
         await problem.answer(send, asked.status, headers, asked.body, head=head)
+
+    async def _replay(self, replay: Replay, send: Send, *, head: bool) -> None:
+        headers = self._replays.get(replay)
+        if headers is None:
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in replay.answer.headers]
+            headers += problem.raw_headers(replay.receipt)
+            headers += [(b"payment-replayed", b"true"), (b"content-length", b"%d" % len(replay.answer.body))]
+            self._replays[replay] = headers
+        await send({"type": "http.response.start", "status": replay.answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else replay.answer.body})
 
     # --- behind the gate ----------------------------------------------------------------------------------------------
 

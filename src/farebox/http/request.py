@@ -13,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
-from typing import Any, Final
+import struct
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from farebox.core.errors import BodyTooLarge, HeadersTooLarge, MalformedCredential, MalformedRequest
@@ -32,6 +34,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 _MOST_HEADERS: Final = 100
 _MOST_HEADER_BYTES: Final = 16 * 1024
 _DIGESTED: Final = (b"content-type", b"accept")
+_NOTHING_DIGEST: Final = hashlib.sha256(b"").digest()
+_NO_MEMBERS: Final[Mapping[str, Json]] = MappingProxyType({})
 _PROBE: Final = b"l402=require"
 # A paid answer has to be the whole one, and the one for the request that was digested.
 _DROPPED: Final = frozenset(
@@ -47,12 +51,11 @@ class Disconnected(Exception):
     """The caller went away before the request was whole."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PricedRequest:
+class PricedRequest(NamedTuple):
     """A request without its proof.
 
-    method: the one it stands for (`GET` for a HEAD). wire: where dialects look for the proof.
-    forced: `?l402=require` was given.
+    method: the one it stands for (`GET` for a HEAD). wire: what dialects may read a proof from, and nothing else.
+    authorization: the Authorization value, if that is the only place where a proof can be. forced: `?l402=require`.
     """
 
     method: str
@@ -61,6 +64,7 @@ class PricedRequest:
     body: bytes
     wire: Wire
     digest: bytes
+    authorization: str | None
     forced: bool
 
     @property
@@ -69,20 +73,44 @@ class PricedRequest:
         return self.body.strip() not in (b"", b"{}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind(Enum):
+    DROPPED = auto()
+    PROOF = auto()
+    AUTHORIZATION = auto()
+    DIGESTED = auto()
+    HOST = auto()
+    OVERRIDE = auto()
+
+
 class Reader:
     """Reads priced requests.
 
     proof_headers, proof_fields: what carries nothing but a proof, as the dialects say.
     authority: `https://host` as the public knows it; None to take scheme and Host from the request.
-    most_body: bytes.
+    most_body: bytes. vary: further headers that make it another request.
     """
 
-    proof_headers: frozenset[str]
-    proof_fields: frozenset[str]
-    authority: str | None = None
-    most_body: int = 1024 * 1024
-    vary: tuple[bytes, ...] = ()
+    def __init__(
+        self,
+        *,
+        proof_headers: frozenset[str],
+        proof_fields: frozenset[str],
+        authority: str | None = None,
+        most_body: int = 1024 * 1024,
+        vary: Sequence[str] = (),
+    ) -> None:
+        self.most_body = most_body
+        self._proof_fields = proof_fields
+        self._authority = None if authority is None else authority.encode()
+        self._digested = (*_DIGESTED, *(name.lower().encode() for name in vary))
+        self._kinds: dict[bytes, _Kind] = {
+            **dict.fromkeys(_DROPPED, _Kind.DROPPED),
+            **dict.fromkeys(_OVERRIDES, _Kind.OVERRIDE),
+            **dict.fromkeys(self._digested, _Kind.DIGESTED),
+            b"host": _Kind.HOST,
+            b"authorization": _Kind.AUTHORIZATION,
+            **{name.encode(): _Kind.PROOF for name in proof_headers},
+        }
 
     async def read(self, scope: Scope, receive: Receive, method: str) -> PricedRequest:
         """The request, whole. Raises a CallerError, or Disconnected."""
@@ -90,42 +118,65 @@ class Reader:
 
     def take(self, scope: Scope, body: bytes, method: str) -> PricedRequest:
         """The same for a body that was read already."""
-        headers: RawHeaders = scope["headers"]
-        _check_headers(headers)
-        texts = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
-        query, query_proof, forced = self._cut_query(scope["query_string"])
-        body, body_proof = self._cut_body(body)
-        kept = [
-            (lower, value)
-            for lower, value in ((name.lower(), value) for name, value in headers)
-            if lower not in _DROPPED and lower.decode("latin-1") not in self.proof_headers
-        ]
+        kept, shown, told = self._sort(scope["headers"])
+        query: bytes = scope["query_string"]
+        query_proof: Pairs = ()
+        forced = False
+        if query:
+            query, query_proof, forced = self._cut_query(query)
+        body_proof: Mapping[str, Json] = _NO_MEMBERS
+        if body:
+            body, body_proof = self._cut_body(body)
         if body or method in ("POST", "PUT", "PATCH"):
-            kept.append((b"content-length", str(len(body)).encode()))
+            kept.append((b"content-length", b"%d" % len(body)))
+        authority = self._authority or scope["scheme"].encode() + b"://" + told.get(b"host", b"").lower()
+        parts = [b"farebox request 1", method.encode(), authority, raw_path(scope), query]
+        parts += [told.get(name, b"\x00") for name in self._digested]
+        parts.append(hashlib.sha256(body).digest() if body else _NOTHING_DIGEST)
+        lengths = struct.pack(f">{len(parts)}I", *map(len, parts))
+        alone = len(shown) == 1 and not query_proof and not body_proof and shown[0][0] == "authorization"
         return PricedRequest(
-            method=method,
-            headers=kept,
-            query=query,
-            body=body,
-            wire=Wire(headers=texts, query=query_proof, body=body_proof),
-            digest=self._digest(scope, method, kept, query, body),
-            forced=forced,
+            method,
+            kept,
+            query,
+            body,
+            Wire(headers=tuple(shown), query=query_proof, body=body_proof),
+            hashlib.sha256(lengths + b"".join(parts)).digest(),
+            shown[0][1] if alone else None,
+            forced,
         )
 
-    def _digest(self, scope: Scope, method: str, headers: RawHeaders, query: bytes, body: bytes) -> bytes:
-        names = _DIGESTED + self.vary
+    def _sort(self, headers: RawHeaders) -> tuple[RawHeaders, list[tuple[str, str]], dict[bytes, bytes]]:
+        """The headers that go on, those that may be a proof, and those that the digest covers."""
+        kept: RawHeaders = []
+        shown: list[tuple[str, str]] = []
         told: dict[bytes, bytes] = {}
-        host = b""
-        for name, value in headers:
-            if name in names:
+        size, kinds = 0, self._kinds
+        for given, value in headers:
+            name = given.lower()
+            size += len(name) + len(value)
+            kind = kinds.get(name)
+            if kind is _Kind.DROPPED:
+                continue
+            if kind is _Kind.PROOF:
+                shown.append((name.decode("latin-1"), value.decode("latin-1")))
+                continue
+            kept.append((name, value))
+            if kind is None:
+                continue
+            if kind is _Kind.AUTHORIZATION:
+                shown.append(("authorization", value.decode("latin-1")))
+            elif kind is _Kind.DIGESTED:
                 told[name] = told[name] + b"," + value if name in told else value
-            elif name == b"host":
-                host = value
-        authority = self.authority.encode() if self.authority else scope["scheme"].encode() + b"://" + host.lower()
-        fields = [b"farebox request 1", method.encode(), authority, raw_path(scope), query]
-        fields += [told.get(name, b"\x00") for name in names]
-        fields.append(hashlib.sha256(body).digest())
-        return hashlib.sha256(b"".join([len(part).to_bytes(4, "big") + part for part in fields])).digest()
+            elif kind is _Kind.OVERRIDE:
+                raise MalformedRequest(f"{name.decode()} is not honoured here; send the method itself")
+            elif b"host" in told:
+                raise MalformedRequest("more than one Host header")
+            else:
+                told[b"host"] = value
+        if len(headers) > _MOST_HEADERS or size > _MOST_HEADER_BYTES:
+            raise HeadersTooLarge(f"at most {_MOST_HEADERS} fields of {_MOST_HEADER_BYTES} bytes together")
+        return kept, shown, told
 
     def _cut_query(self, query: bytes) -> tuple[bytes, Pairs, bool]:
         if not query:
@@ -136,7 +187,7 @@ class Reader:
         for part in query.split(b"&"):
             raw_name, _, raw_value = part.partition(b"=")
             name = unquote_plus(raw_name.decode("latin-1"))
-            if name in self.proof_fields:
+            if name in self._proof_fields:
                 proof.append((name, unquote_plus(raw_value.decode("latin-1"))))
             elif part == _PROBE:
                 forced = True
@@ -146,7 +197,7 @@ class Reader:
 
     def _cut_body(self, body: bytes) -> tuple[bytes, dict[str, Json]]:
         if body[:1] not in (b"{", b" ", b"\n", b"\r", b"\t") or not any(
-            field.encode() in body for field in self.proof_fields
+            field.encode() in body for field in self._proof_fields
         ):
             return body, {}
         try:
@@ -156,7 +207,7 @@ class Reader:
             return body, {}  # not JSON, so no member of it is a proof; whoever reads it will say what is wrong
         proof: dict[str, Json] = {}
         for name, value, start, end in reversed(members):
-            if name in self.proof_fields:
+            if name in self._proof_fields:
                 if name in proof:
                     raise MalformedCredential(f"`{name}` is given twice in the body")
                 proof[name] = value
@@ -201,19 +252,6 @@ def raw_path(scope: Scope) -> bytes:
     """The path as it was sent, percent-encoding and all."""
     raw = scope.get("raw_path")
     return bytes(raw) if raw else scope["path"].encode()
-
-
-def _check_headers(headers: RawHeaders) -> None:
-    if len(headers) > _MOST_HEADERS or sum([len(name) + len(value) for name, value in headers]) > _MOST_HEADER_BYTES:
-        raise HeadersTooLarge(f"at most {_MOST_HEADERS} fields of {_MOST_HEADER_BYTES} bytes together")
-    hosts = 0
-    for name, _ in headers:
-        lower = name.lower()
-        if lower in _OVERRIDES:
-            raise MalformedRequest(f"{lower.decode()} is not honoured here; send the method itself")
-        hosts += lower == b"host"
-    if hosts > 1:
-        raise MalformedRequest("more than one Host header")
 
 
 async def read_body(headers: RawHeaders, receive: Receive, most: int) -> bytes:

@@ -132,7 +132,7 @@ class SqlLedger:
                 return _not_won(tx, payment_hash, claim, now_ms, proven=proven)
             epoch, attempt, amount_msat, received_msat = won
             if epoch > 1:
-                tx.execute(SQL["release_lapsed_draw"], claim)
+                _end_draw(tx, payment_hash, epoch - 1, DrawState.RELEASED, now_ms)
             elif proven:
                 received = {"payment_hash": payment_hash, "received_msat": received_msat, "now_ms": now_ms}
                 tx.execute(SQL["enter_received"], received)
@@ -171,7 +171,7 @@ class SqlLedger:
             if drawn is None:
                 return False
             state, left_msat = drawn
-            tx.execute(SQL["end_draw"], {**asked, "state": DrawState.CAPTURED.value})
+            _end_draw(tx, hold.payment_hash, hold.epoch, DrawState.CAPTURED, now_ms)
             if answer is not None:
                 tx.execute(SQL["keep_answer"], {**asked, **row_of_answer(answer)})
             _enter(tx, hold.payment_hash, hold.epoch, "held", "earned", hold.amount.msat, now_ms)
@@ -190,7 +190,7 @@ class SqlLedger:
             released = tx.execute(SQL["release"], {**asked, "most_attempts": most_attempts}).fetchone()
             if released is not None:
                 state, left_msat = released
-                tx.execute(SQL["end_draw"], {**asked, "state": DrawState.RELEASED.value})
+                _end_draw(tx, hold.payment_hash, hold.epoch, DrawState.RELEASED, now_ms)
                 if state == PaymentState.CREDIT:
                     _enter(tx, hold.payment_hash, hold.epoch, "held", "credit", left_msat, now_ms)
             payment = _find(tx, hold.payment_hash)
@@ -264,9 +264,14 @@ def _not_won(
     exhausted = tx.execute(SQL["give_up_exhausted"], claim).fetchone()
     if exhausted is not None:
         owed_msat, epoch = exhausted
-        tx.execute(SQL["release_lapsed_draw"], claim)
+        _end_draw(tx, payment_hash, epoch, DrawState.RELEASED, now_ms)
         _enter(tx, payment_hash, epoch, "held", "credit", owed_msat, now_ms)
     return _find(tx, payment_hash)
+
+
+def _end_draw(tx: Connection, payment_hash: bytes, epoch: int, state: DrawState, now_ms: int) -> None:
+    ended = {"payment_hash": payment_hash, "epoch": epoch, "state": state.value, "now_ms": now_ms}
+    tx.execute(SQL["end_draw"], ended)
 
 
 def _enter(

@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from farebox.core.payment import FreeCall
-from farebox.stores.ledger import SqlLedger
+from farebox.stores.ledger import SQL, SqlLedger
 from farebox.testing.ledger_stage import CLIENT, DAY, LedgerStage, told
 from farebox.testing.market import StillClock
 
@@ -83,6 +83,17 @@ class LedgerFreeCalls(LedgerStage):
         """Exactly five are free, and they count down."""
         calls = await asyncio.gather(*(ask(ledger, 5) for _ in range(64)))
         assert [4, 3, 2, 1, 0] == sorted((call.remaining for call in calls if call.granted), reverse=True)
+
+    @told
+    async def test_of_two_that_saw_the_same_slot_free_one_takes_it(self, ledger: SqlLedger) -> None:
+        """The statement itself decides, not what was read before it."""
+        asked = {"bucket": bytes(32), "slot": 0, "now_ms": 1000, "frees_at_ms": 2000}
+        outcomes = [
+            await ledger.engine.write(lambda tx: tx.execute(SQL["take_slot"], asked).fetchone()) for _ in range(2)
+        ]
+        later = {**asked, "now_ms": 2000, "frees_at_ms": 3000}
+        outcomes.append(await ledger.engine.write(lambda tx: tx.execute(SQL["take_slot"], later).fetchone()))
+        assert [(0,), None, (0,)] == outcomes
 
     @told
     async def test_what_is_remembered_of_a_caller_is_not_its_address(self, ledger: SqlLedger) -> None:

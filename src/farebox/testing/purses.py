@@ -121,7 +121,7 @@ class PurseSuite(ABC):
         purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount(0))
         purse.mark_served(bought.payment_hash)
         purse.mark_served(bought.payment_hash)
-        assert [] == purse.unfinished()
+        assert ([], []) == (purse.unfinished(), purse.unfinished(DIGEST))
         assert purse.history(1)[0].served
 
     def test_a_released_purchase_is_finished_and_says_why(self, purse: Purse, clock: StillClock) -> None:
@@ -129,7 +129,7 @@ class PurseSuite(ABC):
         bought = purchase(clock)
         purse.hold(bought, [DAILY])
         purse.release(bought.payment_hash, reason="no route")
-        assert [] == purse.unfinished()
+        assert ([], []) == (purse.unfinished(), purse.unfinished(DIGEST))
         expected = replace(bought, state=DrawState.RELEASED, reason="no route", held_at=clock())
         assert [expected] == purse.history(9)
         assert Amount(0) == purse.spent(DAILY)
@@ -155,6 +155,26 @@ class PurseSuite(ABC):
         clock.pass_by(timedelta(seconds=1))
         self._do(purse, bought, done)
         assert stands == purse.history(1)
+
+    def test_a_capture_told_again_counts_from_the_first(self, purse: Purse, clock: StillClock) -> None:
+        """With the fee and the proof that were told first."""
+        bought = purchase(clock)
+        purse.hold(bought, [DAILY])
+        purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount(0))
+        stands = purse.history(1)
+        clock.pass_by(DAY / 2)
+        purse.capture(bought.payment_hash, preimage=Secret(bytes(32)), fee=Amount.sats(1))
+        assert stands == purse.history(1)
+        clock.pass_by(DAY / 2)
+        assert Amount(0) == purse.spent(DAILY)
+
+    def test_a_release_told_again_keeps_the_first_reason(self, purse: Purse, clock: StillClock) -> None:
+        """Why it failed does not change."""
+        bought = purchase(clock)
+        purse.hold(bought, [DAILY])
+        purse.release(bought.payment_hash, reason="no route")
+        purse.release(bought.payment_hash, reason="another")
+        assert "no route" == purse.history(1)[0].reason
 
     @pytest.mark.parametrize(
         ("first", "then"), [("capture", "release"), ("release", "capture"), ("release", "serve"), ("hold", "serve")]

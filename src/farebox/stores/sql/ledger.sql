@@ -109,12 +109,6 @@ RETURNING received_msat - captured_msat, epoch;
 INSERT INTO draws (payment_hash, epoch, amount_msat, state, held_at_ms)
 VALUES (:payment_hash, :epoch, :amount_msat, 'held', :now_ms);
 
--- name: release_lapsed_draw
--- Whatever draw was still held when a newer claim was won had lapsed.
-UPDATE draws
-SET state = 'released', ended_at_ms = :now_ms
-WHERE payment_hash = :payment_hash AND state = 'held';
-
 -- name: renew
 -- The epoch is still the payment's newest and its draw neither captured nor released.
 UPDATE payments
@@ -147,7 +141,7 @@ WHERE payment_hash = :payment_hash AND epoch = :epoch AND held_msat > 0
 RETURNING state, received_msat - captured_msat;
 
 -- name: end_draw
--- Only a held draw ends, and only once.
+-- Only a held draw ends, and only once; so the one before a new claim ends only if it had lapsed.
 UPDATE draws
 SET state = :state, ended_at_ms = :now_ms
 WHERE payment_hash = :payment_hash AND epoch = :epoch AND state = 'held';

@@ -54,7 +54,7 @@ class Disconnected(Exception):
 class PricedRequest(NamedTuple):
     """A request without its proof.
 
-    method: the one it stands for (`GET` for a HEAD). wire: what dialects may read a proof from, and nothing else.
+    method: the one it stands for (`GET` for a HEAD). shown: the headers, query and members that may be a proof.
     authorization: the Authorization value, if that is the only place where a proof can be. forced: `?l402=require`.
     """
 
@@ -62,10 +62,16 @@ class PricedRequest(NamedTuple):
     headers: RawHeaders
     query: bytes
     body: bytes
-    wire: Wire
+    shown: tuple[Pairs, Pairs, Mapping[str, Json]]
     digest: bytes
     authorization: str | None
     forced: bool
+
+    @property
+    def wire(self) -> Wire:
+        """What dialects read a proof from, and nothing else."""
+        headers, query, body = self.shown
+        return Wire(headers=headers, query=query, body=body)
 
     @property
     def has_content(self) -> bool:
@@ -114,7 +120,9 @@ class Reader:
 
     async def read(self, scope: Scope, receive: Receive, method: str) -> PricedRequest:
         """The request, whole. Raises a CallerError, or Disconnected."""
-        return self.take(scope, await read_body(scope["headers"], receive, self.most_body), method)
+        # Only what announces a body is refused before it is read; the rest is counted while it is.
+        announced = scope["headers"] if method != "GET" else []
+        return self.take(scope, await read_body(announced, receive, self.most_body), method)
 
     def take(self, scope: Scope, body: bytes, method: str) -> PricedRequest:
         """The same for a body that was read already."""
@@ -140,7 +148,7 @@ class Reader:
             kept,
             query,
             body,
-            Wire(headers=tuple(shown), query=query_proof, body=body_proof),
+            (tuple(shown), query_proof, body_proof),
             hashlib.sha256(lengths + b"".join(parts)).digest(),
             shown[0][1] if alone else None,
             forced,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import ClassVar, Final
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -17,7 +18,8 @@ from farebox.stores.ledger import SqlLedger
 from farebox.testing.ledger_stage import DIGEST, LEASE, MOST, OTHER_DIGEST, PRICE, TTL, invoice
 from farebox.testing.market import StillClock
 
-NOTHING = Amount(0)
+NOTHING: Final = Amount(0)
+_payments: Final = st.integers(0, 2).map(lambda number: f"payment {number}")
 
 
 class Model:
@@ -104,93 +106,94 @@ class Model:
 
 def machine(open_ledger: Callable[[Clock], SqlLedger]) -> type[RuleBasedStateMachine]:
     """A state machine of Hypothesis that opens a ledger for each run and asks the model the same."""
-    payments = st.integers(0, 2).map(lambda number: f"payment {number}")
+    return type("OpenedLedgerMachine", (LedgerMachine,), {"open_ledger": staticmethod(open_ledger)})
 
-    class LedgerMachine(RuleBasedStateMachine):
-        """Asks both, and compares."""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.clock = StillClock()
-            self.model = Model(self.clock)
-            self.loop = asyncio.Runner()
-            self.ledger = open_ledger(self.clock)
-            self.names: dict[str, bytes] = {}
-            self.holds: list[Hold] = []
+class LedgerMachine(RuleBasedStateMachine):
+    """Asks both, and compares."""
 
-        def _hash(self, name: str) -> bytes:
-            if name not in self.names:
-                price = PRICE if name != "payment 0" else Amount.msats(1)
-                payment = invoice(self.clock, name, price=price)
-                self.names[name] = payment.payment_hash
-                self.model.rows[payment.payment_hash] = payment
-                self.loop.run(self.ledger.open_payment(payment))
-            return self.names[name]
+    open_ledger: ClassVar[Callable[[Clock], SqlLedger]]
 
-        @rule(name=payments, sats=st.sampled_from((1, 20, 21, 42, 50)))
-        def settle(self, name: str, sats: int) -> None:
-            """Money arrives."""
-            payment_hash, came = self._hash(name), Amount.sats(sats)
-            expected = self.model.settle(payment_hash, came)
-            assert expected == self.loop.run(self.ledger.settle(payment_hash, came))
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = StillClock()
+        self.model = Model(self.clock)
+        self.loop = asyncio.Runner()
+        self.ledger = type(self).open_ledger(self.clock)
+        self.names: dict[str, bytes] = {}
+        self.holds: list[Hold] = []
 
-        @rule(name=payments, digest=st.sampled_from((DIGEST, DIGEST, DIGEST, OTHER_DIGEST)), proven=st.booleans())
-        def hold(self, name: str, digest: bytes, *, proven: bool) -> None:
-            """A call asks."""
-            payment_hash = self._hash(name)
-            expected = self.model.hold(payment_hash, digest, proven=proven)
-            asked = self.ledger.hold(payment_hash, digest=digest, proven=proven, lease=LEASE, most_attempts=MOST)
-            assert expected == self.loop.run(asked)
-            if isinstance(expected, Hold):
-                self.holds.append(expected)
+    def _hash(self, name: str) -> bytes:
+        if name not in self.names:
+            price = PRICE if name != "payment 0" else Amount.msats(1)
+            payment = invoice(self.clock, name, price=price)
+            self.names[name] = payment.payment_hash
+            self.model.rows[payment.payment_hash] = payment
+            self.loop.run(self.ledger.open_payment(payment))
+        return self.names[name]
 
-        @rule(which=st.integers(0, 5), end=st.sampled_from(("capture", "release", "give up", "renew")))
-        def end(self, which: int, end: str) -> None:
-            """One of the newest holds, live or stale, is used."""
-            if which >= len(self.holds):
-                return
-            held = self.holds[-1 - which]
-            match end:
-                case "capture":
-                    answer = Answer(status=200, headers=(), body=f"{held.payment_hash.hex()} {held.epoch}".encode())
-                    assert self.model.capture(held, answer) == self.loop.run(self.ledger.capture(held, answer))
-                case "release":
-                    stands = self.loop.run(self.ledger.release(held, most_attempts=MOST))
-                    assert self.model.release(held, MOST) == stands
-                case "give up":
-                    assert self.model.release(held, 0) == self.loop.run(self.ledger.give_up(held))
-                case _:
-                    assert self.model.renew(held) == self.loop.run(self.ledger.renew(held, lease=LEASE))
+    @rule(name=_payments, sats=st.sampled_from((1, 20, 21, 42, 50)))
+    def settle(self, name: str, sats: int) -> None:
+        """Money arrives."""
+        payment_hash, came = self._hash(name), Amount.sats(sats)
+        expected = self.model.settle(payment_hash, came)
+        assert expected == self.loop.run(self.ledger.settle(payment_hash, came))
 
-        @rule(span=st.sampled_from((LEASE / 2, LEASE, TTL)))
-        def pass_time(self, span: timedelta) -> None:
-            """Time passes."""
-            self.clock.pass_by(span)
+    @rule(name=_payments, digest=st.sampled_from((DIGEST, DIGEST, DIGEST, OTHER_DIGEST)), proven=st.booleans())
+    def hold(self, name: str, digest: bytes, *, proven: bool) -> None:
+        """A call asks."""
+        payment_hash = self._hash(name)
+        expected = self.model.hold(payment_hash, digest, proven=proven)
+        asked = self.ledger.hold(payment_hash, digest=digest, proven=proven, lease=LEASE, most_attempts=MOST)
+        assert expected == self.loop.run(asked)
+        if isinstance(expected, Hold):
+            self.holds.append(expected)
 
-        @rule()
-        def expire(self) -> None:
-            """The upkeep runs."""
-            assert self.model.expire() == self.loop.run(self.ledger.expire_payments(grace=timedelta(0)))
+    @rule(which=st.integers(0, 5), end=st.sampled_from(("capture", "release", "give up", "renew")))
+    def end(self, which: int, end: str) -> None:
+        """One of the newest holds, live or stale, is used."""
+        if which >= len(self.holds):
+            return
+        held = self.holds[-1 - which]
+        match end:
+            case "capture":
+                answer = Answer(status=200, headers=(), body=f"{held.payment_hash.hex()} {held.epoch}".encode())
+                assert self.model.capture(held, answer) == self.loop.run(self.ledger.capture(held, answer))
+            case "release":
+                stands = self.loop.run(self.ledger.release(held, most_attempts=MOST))
+                assert self.model.release(held, MOST) == stands
+            case "give up":
+                assert self.model.release(held, 0) == self.loop.run(self.ledger.give_up(held))
+            case _:
+                assert self.model.renew(held) == self.loop.run(self.ledger.renew(held, lease=LEASE))
 
-        @invariant()
-        def both_tell_the_same(self) -> None:
-            """Every row, every answer, and books that balance."""
-            for payment_hash, expected in self.model.rows.items():
-                assert expected == self.loop.run(self.ledger.find_payment(payment_hash))
-                answer = self.loop.run(self.ledger.find_answer(payment_hash))
-                assert self.model.answers.get(payment_hash) == answer
-            balance = self.loop.run(self.ledger.balance())
-            rows = self.model.rows.values()
-            funded = [row for row in rows if row.state is PaymentState.FUNDED]
-            assert balance.balanced
-            assert sum(row.received.msat for row in rows) == balance.received.msat
-            assert sum(row.captured.msat for row in rows) == balance.earned.msat
-            assert sum((row.received - row.captured).msat for row in funded) == balance.held.msat
-            assert [] == self.loop.run(self.ledger.audit())
+    @rule(span=st.sampled_from((LEASE / 2, LEASE, TTL)))
+    def pass_time(self, span: timedelta) -> None:
+        """Time passes."""
+        self.clock.pass_by(span)
 
-        def teardown(self) -> None:
-            """Let go."""
-            self.loop.run(self.ledger.close())
-            self.loop.close()
+    @rule()
+    def expire(self) -> None:
+        """The upkeep runs."""
+        assert self.model.expire() == self.loop.run(self.ledger.expire_payments(grace=timedelta(0)))
 
-    return LedgerMachine
+    @invariant()
+    def both_tell_the_same(self) -> None:
+        """Every row, every answer, and books that balance."""
+        for payment_hash, expected in self.model.rows.items():
+            assert expected == self.loop.run(self.ledger.find_payment(payment_hash))
+            answer = self.loop.run(self.ledger.find_answer(payment_hash))
+            assert self.model.answers.get(payment_hash) == answer
+        balance = self.loop.run(self.ledger.balance())
+        rows = self.model.rows.values()
+        funded = [row for row in rows if row.state is PaymentState.FUNDED]
+        assert balance.balanced
+        assert sum(row.received.msat for row in rows) == balance.received.msat
+        assert sum(row.captured.msat for row in rows) == balance.earned.msat
+        assert sum((row.received - row.captured).msat for row in funded) == balance.held.msat
+        assert [] == self.loop.run(self.ledger.audit())
+
+    def teardown(self) -> None:
+        """Let go."""
+        self.loop.run(self.ledger.close())
+        self.loop.close()

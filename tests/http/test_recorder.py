@@ -227,9 +227,10 @@ async def test_a_caller_who_left_does_not_stop_the_call(paid: Any) -> None:
     (False, True, PaymentState.CREDIT),
     (True, True, PaymentState.FUNDED),
     (False, False, PaymentState.FUNDED),
+    (False, None, PaymentState.FUNDED),
 ])  # fmt: skip
 async def test_a_call_of_unknown_outcome_is_credit_unless_it_may_run_again(
-    rerun: bool, sent: bool, state: PaymentState
+    rerun: bool, sent: bool | None, state: PaymentState
 ) -> None:
     market = Market.open()
 

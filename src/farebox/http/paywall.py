@@ -43,7 +43,7 @@ from farebox.http.sale import SALE, Sale
 
 log = structlog.get_logger("farebox")
 
-Check = Callable[[Route, Scope, bytes], None]
+Check = Callable[[Route, bytes], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,8 @@ class Paywall:
     """Puts a gate in front of an app: `app.add_middleware(farebox.http.Paywall, gate=gate, prices={...})`.
 
     prices: a route such as `POST /api/dvm` or `GET /files/*` to a price such as `21 sat`. Every other path of the app
-    stays as it is. check: called with the route, scope and body of a call that has content; raises ArgumentsInvalid to
-    refuse it before an invoice is made.
+    stays as it is. check: called with the route and body of a call that has content; raises ArgumentsInvalid to refuse it
+    before an invoice is made.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Paywall:
         peer = scope.get("client")
         body_expected = request.method in ("POST", "PUT", "PATCH")
         if self._check is not None and request.has_content:
-            self._check(route, scope, request.body)
+            self._check(route, request.body)
         return Visit(
             quote=Quote(
                 amount=route.price,

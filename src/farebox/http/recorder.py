@@ -76,7 +76,7 @@ class Recorder:
         try:
             await app(scope, receive, self._take)
         except UpstreamFailed as error:
-            failure, unknown = error, error.evidence.get("sent") is not False
+            failure, unknown = error, error.evidence.get("sent") is True
         except Exception:
             log.exception("app-failed", resource=scope.get("path"))
             failure = UpstreamFailed("the seller's service failed")

@@ -5,10 +5,7 @@ app = farebox.http.shop(catalog, gate)      # POST /summarise, GET /pricing, GET
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
-from urllib.parse import parse_qsl
 
 from farebox.catalog.capability import Capability
 from farebox.catalog.catalog import Catalog
@@ -64,7 +61,7 @@ class Counter:
             await served(scope, receive, send)
             return
         body = await read_body(scope["headers"], receive, self._most_body)
-        result = await served.call(_arguments(scope, body))
+        result = await served.call(body)
         await problem.answer(
             send, 200, [(b"content-type", b"application/json")], result, head=scope["method"] == "HEAD"
         )
@@ -72,9 +69,7 @@ class Counter:
 
 def shop(catalog: Catalog, gate: Gate, *, manners: Manners | None = None) -> AsgiApp:
     """An ASGI app that sells everything in a catalog, and tells its prices at `GET /pricing`."""
-    # A function of our own may be run again when nobody knows whether it ran: nothing but its price hangs on it.
-    served = {replace(capability.route, rerun=True): capability for capability in catalog}
-    return shopfront(served, gate, manners=manners)
+    return shopfront({capability.route: capability for capability in catalog}, gate, manners=manners)
 
 
 def shopfront(served: Mapping[Route, Capability | AsgiApp], gate: Gate, *, manners: Manners | None = None) -> AsgiApp:
@@ -82,21 +77,14 @@ def shopfront(served: Mapping[Route, Capability | AsgiApp], gate: Gate, *, manne
     manners = manners or Manners()
     routes = RouteTable(served)
 
-    def check(route: Route, scope: Scope, body: bytes) -> None:
+    def check(route: Route, body: bytes) -> None:
         capability = served[route]
         if isinstance(capability, Capability):
-            capability.check(_arguments(scope, body))
+            capability.check(body)
 
     counter = Counter(served, most_body=manners.most_body)
     paywall = Paywall(counter, gate=gate, routes=routes, manners=manners, check=check)
     return Documents(paywall, gate=gate, routes=routes)
-
-
-def _arguments(scope: Scope, body: bytes) -> bytes:
-    """What a capability is called with, as a JSON object: the body, or for a GET the query."""
-    if scope["method"] in ("GET", "HEAD"):
-        return json.dumps(dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))).encode()
-    return body
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -479,13 +479,15 @@ def test_an_invoice_that_was_paid_for_this_request_is_shown_its_proof(world: Wor
     assert len(world.wallet.payments) == 1
 
 
-def test_an_invoice_that_certainly_failed_is_not_tried_again(world: World) -> None:
-    world.wallet.on_pay = [Failed(reason="no route")]
-    for _ in range(2):
-        with pytest.raises(PaymentFailed, match="no route"):
-            buy(world)
+def test_an_invoice_that_certainly_failed_is_paid_by_the_next_call(world: World) -> None:
+    world.wallet.on_pay = [Failed(reason="no balance")]
+    with pytest.raises(PaymentFailed, match="no balance"):
+        buy(world)
+    buy(world)
 
-    assert len(world.wallet.payments) == 1
+    assert len(world.wallet.payments) == 2
+    assert len({*world.wallet.payments}) == 1
+    assert DrawState.CAPTURED is only_row(world).state
 
 
 def test_resuming_captures_what_was_paid_and_releases_what_failed(world: World) -> None:

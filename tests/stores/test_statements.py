@@ -65,7 +65,7 @@ def test_every_statement_is_used_and_every_used_one_exists(room: str) -> None:
             for name in ("find_payment", "reusable_payment", "recent_payments", "settle", "settle_proven")
         ),
         *(("ledger", name) for name in ("expire", "claim", "claim_proven", "give_up_exhausted", "renew", "capture")),
-        *(("ledger", name) for name in ("release", "end_draw", "release_lapsed_draw", "find_answer", "forget_answers")),
+        *(("ledger", name) for name in ("release", "end_draw", "find_answer", "forget_answers")),
         *(("ledger", name) for name in ("taken_slots", "take_slot", "forget_free_calls")),
         *(
             ("purse", name)

@@ -16,7 +16,7 @@
     │   └── HeadersTooLarge        431
     ├── Unavailable                503 the seller can't tell just now; nothing was lost, ask again
     │   ├── NodeUnavailable        the Lightning node doesn't answer, or not sensibly
-    │   ├── StoreUnavailable       the ledger can't be written or read
+    │   ├── StoreUnavailable       the ledger or the purse can't be written or read
     │   └── UpstreamFailed         502 the seller's own service did not answer; the payment is kept
     ├── PurchaseError              why a purchase did not succeed; says whether money moved
     │   ├── NothingPaid
@@ -177,7 +177,7 @@ class NodeUnavailable(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The seller's ledger can't be reached just now; nothing was lost, ask again."""
+    """What has to be remembered can't be written or read just now; nothing was lost, ask again."""
 
 
 class UpstreamFailed(Unavailable):

@@ -262,7 +262,8 @@ class Purse(Protocol):
     def hold(self, purchase: Purchase, limits: Sequence[Window]) -> Purchase | None:
         """Write the intent and hold amount + fee limit within every window, in one conditional statement.
 
-        None when it is held. When the payment hash is known already: that row, and nothing is written.
+        None when it is held. When that payment is held or captured already: its row, and nothing is written. One that
+        was released is tried again, as a purchase of its own.
         Raises OverBudget naming the window and what is left in it.
         """
 

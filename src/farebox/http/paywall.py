@@ -70,8 +70,8 @@ class Paywall:
     """Puts a gate in front of an app: `app.add_middleware(farebox.http.Paywall, gate=gate, prices={...})`.
 
     prices: a route such as `POST /api/dvm` or `GET /files/*` to a price such as `21 sat`. Every other path of the app
-    stays as it is. check: called with the route and body of a call that has content; raises ArgumentsInvalid to refuse it
-    before an invoice is made.
+    stays as it is. check: called with the route and body of a call that has content; raises ArgumentsInvalid to
+    refuse it before an invoice is made.
     """
 
     def __init__(

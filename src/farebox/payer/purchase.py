@@ -222,8 +222,6 @@ class Payer:
                 return (yield from self._pay(offer, intent)), False
             if known.request_digest != call.digest:
                 raise InvoiceRefused("this invoice was offered for another request before")
-            if known.state is DrawState.RELEASED:
-                raise PaymentFailed(f"this invoice was tried before: {known.reason}")
             if known.state is DrawState.CAPTURED:
                 return known, True
             paid = yield from self._resolve(known.request_digest, lambda it: it.payment_hash == intent.payment_hash)

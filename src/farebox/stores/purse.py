@@ -71,13 +71,13 @@ class SqlitePurse:
     def hold(self, purchase: Purchase, limits: Sequence[Window]) -> Purchase | None:
         """Write the intent and hold amount + fee limit within every window, in one conditional statement.
 
-        None when it is held. When the payment hash is known already: that row, and nothing is written.
+        None when it is held. When the payment is held or captured already: that row, and nothing is written.
         Raises OverBudget naming the first window without room and what is left in it, and StoreUnavailable.
         """
         with self._transaction() as tx:
             known = tx.execute(SQL["find"], {"payment_hash": purchase.payment_hash}).fetchone()
-            if known is not None:
-                return purchase_of(known)
+            if known is not None and (row_known := purchase_of(known)).state is not DrawState.RELEASED:
+                return row_known
             now_ms = self._now_ms(tx)
             asked = purchase.amount + purchase.fee_limit
             row = {**row_of(purchase), "asked_msat": asked.msat, "now_ms": now_ms, "per_call": _PER_CALL_MS}

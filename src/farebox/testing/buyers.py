@@ -122,8 +122,9 @@ class KeptPurse:
     def hold(self, purchase: Purchase, limits: Sequence[Window]) -> Purchase | None:
         """See core.ports.Purse."""
         self._check_room()
-        if purchase.payment_hash in self.rows:
-            return self.rows[purchase.payment_hash]
+        known = self.rows.get(purchase.payment_hash)
+        if known is not None and known.state is not DrawState.RELEASED:
+            return known
         for window in limits:
             left = window.limit.less(self.spent(window))
             if purchase.amount + purchase.fee_limit > left:

@@ -134,6 +134,18 @@ class PurseSuite(ABC):
         assert [expected] == purse.history(9)
         assert Amount(0) == purse.spent(DAILY)
 
+    def test_a_released_payment_is_held_again_as_a_purchase_of_its_own(self, purse: Purse, clock: StillClock) -> None:
+        """A wallet that could not pay an invoice may be able to a little later."""
+        bought = purchase(clock)
+        purse.hold(bought, ())
+        purse.release(bought.payment_hash, reason="no balance")
+        clock.pass_by(timedelta(seconds=1))
+        assert purse.hold(purchase(clock), ()) is None
+        assert [DrawState.HELD, DrawState.RELEASED] == [kept.state for kept in purse.history(9)]
+        again = purse.hold(purchase(clock), ())
+        assert again is not None
+        assert again.state is DrawState.HELD
+
     def test_unfinished_purchases_are_told_by_request_oldest_first(self, purse: Purse, clock: StillClock) -> None:
         """Of one request or of all; the history has the newest first."""
         other = sha256(b"another request").digest()

@@ -6,11 +6,11 @@
 -- window per call counts nothing but this call, so its row begins after all time.
 WITH windows (since_ms, limit_msat) AS (VALUES :windows)
 INSERT INTO purchases (
-    payment_hash, request_digest, origin, url, amount_msat, fee_limit_msat, challenge_json, invoice_expires_at_ms, state,
+    payment_hash, attempt, request_digest, origin, url, amount_msat, fee_limit_msat, challenge_json, invoice_expires_at_ms, state,
     held_at_ms, counted_msat, counted_at_ms
 )
 SELECT
-    :payment_hash, :request_digest, :origin, :url, :amount_msat, :fee_limit_msat, :challenge_json,
+    :payment_hash, (SELECT COUNT(*) FROM purchases WHERE payment_hash = :payment_hash), :request_digest, :origin, :url, :amount_msat, :fee_limit_msat, :challenge_json,
     :invoice_expires_at_ms, 'held', :now_ms, :asked_msat, :now_ms
 WHERE NOT EXISTS (
     SELECT 1
@@ -34,12 +34,14 @@ SELECT COALESCE(MAX(counted_at_ms), 0)
 FROM purchases;
 
 -- name: find
--- No guard.
+-- No guard: the newest attempt, which is the only one that can be held or captured.
 SELECT
     payment_hash, request_digest, origin, url, amount_msat, fee_limit_msat, challenge_json, invoice_expires_at_ms, state,
     fee_msat, preimage, served, reason, held_at_ms
 FROM purchases
-WHERE payment_hash = :payment_hash;
+WHERE payment_hash = :payment_hash
+ORDER BY attempt DESC
+LIMIT 1;
 
 -- name: unfinished
 -- Not known to have failed, and no paid answer arrived.

@@ -2,8 +2,10 @@
 
 -- counted_msat is what a budget counts of the row, and counted_at_ms from when: its hold, and once it is paid the moment
 -- that was known, so that a payment which stayed in flight for a day counts a whole window from then.
+-- An invoice that the wallet certainly did not pay may be tried again, as a row of its own.
 CREATE TABLE purchases (
-    payment_hash BLOB PRIMARY KEY CHECK (length(payment_hash) = 32),
+    payment_hash BLOB NOT NULL CHECK (length(payment_hash) = 32),
+    attempt INTEGER NOT NULL CHECK (attempt >= 0),
     request_digest BLOB NOT NULL,
     origin TEXT NOT NULL,
     url TEXT NOT NULL,
@@ -19,6 +21,7 @@ CREATE TABLE purchases (
     held_at_ms BIGINT NOT NULL,
     counted_msat BIGINT NOT NULL,
     counted_at_ms BIGINT NOT NULL,
+    PRIMARY KEY (payment_hash, attempt),
     CHECK ((preimage IS NOT NULL) = (state = 'captured')),
     CHECK (served = 0 OR state = 'captured'),
     CHECK (
@@ -30,6 +33,8 @@ CREATE TABLE purchases (
     )
 );
 
+-- Why one invoice is never on its way to be paid twice.
+CREATE UNIQUE INDEX purchases_once ON purchases (payment_hash) WHERE state <> 'released';
 CREATE INDEX purchases_counted ON purchases (counted_at_ms, counted_msat);
 CREATE INDEX purchases_held ON purchases (counted_at_ms, counted_msat) WHERE state = 'held';
 CREATE INDEX purchases_unfinished ON purchases (held_at_ms) WHERE served = 0 AND state <> 'released';

@@ -90,7 +90,7 @@ class Chance:
         """Rules 1 to 3."""
         self.pays += 1
         assert self.pays == 1
-        assert payment_hash not in self.fates
+        assert self.fates.get(payment_hash) in (None, "failed")  # what certainly failed may be tried again
         assert [payment_hash] == [row.payment_hash for row in self.world.purse.unfinished(call.digest)]
         assert DrawState.HELD is self.world.purse.rows[payment_hash].state
 

@@ -207,7 +207,7 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(tmp_path: Path, monkeypatc
         connection = open_file(tmp_path / "purse.db", room="purse", moves={"draw_moves": edges(DRAW_MOVES)})
         connection.execute(
             "INSERT INTO purchases VALUES"
-            " (zeroblob(32), zeroblob(32), 'o', 'u', 1, 0, 0, '{}', 0, 'held', NULL, 0, '', 0, 1, 0)"
+            " (zeroblob(32), 0, zeroblob(32), 'o', 'u', 1, 0, 0, '{}', 0, 'held', NULL, 0, '', 0, 1, 0)"
         )
         connection.close()
     connection = open_file(tmp_path / "purse.db", room="purse", moves={"draw_moves": edges(DRAW_MOVES)})

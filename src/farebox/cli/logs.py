@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 
+from farebox.core.errors import ConfigError
 from farebox.core.secret import Secret
 
 _LOOKS_SECRET: Final = re.compile(
@@ -36,8 +37,10 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 
 
 def configure(level: str = "info", *, as_json: bool | None = None) -> None:
-    """Set up logging for a command that stays running. Standard logging goes the same way."""
-    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    """Set up logging for a command that stays running. Standard logging goes the same way. Raises ConfigError."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ConfigError(f"--log-level is debug, info, warning or error, not {level}")
     machine = not sys.stderr.isatty() if as_json is None else as_json
     renderer: Any = structlog.processors.JSONRenderer() if machine else structlog.dev.ConsoleRenderer(pad_event_to=12)
     shared: list[Any] = [

@@ -75,7 +75,7 @@ class OpenShop:
 async def opened(config: Config, folder: Path) -> AsyncIterator[OpenShop]:
     """Everything that a shop needs, opened, and closed again in order. Raises ConfigError, WalletError."""
     async with AsyncExitStack() as stack:
-        store = config.store or f"sqlite:///{made_dir(folder) / 'ledger.db'}"
+        store = config.store or f"sqlite:///{made_dir(folder).resolve() / 'ledger.db'}"
         ring = key_ring(config.keys or folder / "keys")
         sandbox: Sandbox | None = None
         receiver: Receiver
@@ -134,9 +134,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise ConfigError(
-            f"can't listen on {host}:{port} ({error.strerror or error}); choose another with --listen host:port"
-        ) from None
+        reason = str(error.strerror or error).partition(" (while")[0]  # where the address is told once more
+        raise ConfigError(f"can't listen on {host}:{port} ({reason}); choose another with --listen host:port") from None
 
 
 def check_exposure(config: Config, *, sandbox_allowed: bool) -> None:
@@ -155,25 +154,11 @@ def check_exposure(config: Config, *, sandbox_allowed: bool) -> None:
 
 async def run(config: Config, *, folder: Path, state_file: Path | None = None, announce: bool = True) -> None:
     """Serve until a signal says to stop. Raises ConfigError, WalletError."""
-    import uvicorn
-
-    class Stoppable(uvicorn.Server):
-        """A server that returns when a signal has stopped it, where uvicorn's would have the process die of it."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-            try:
-                yield
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
     host, port = config.address
     bound = listening_socket(host, port)
     with contextlib.closing(bound):
         async with opened(config, folder) as shop:
-            server = Stoppable(_uvicorn(shop.app))
+            server = _stoppable(shop.app)
             url = _url(host, bound.getsockname()[1])
             async with _sandbox_api(shop, folder) as wallets:
                 if announce:
@@ -187,12 +172,39 @@ async def run(config: Config, *, folder: Path, state_file: Path | None = None, a
                     sweeper.cancel()
 
 
-def _uvicorn(app: AsgiApp) -> uvicorn.Config:
+def _stoppable(app: AsgiApp) -> uvicorn.Server:
+    """A server that returns when a signal has stopped it, where uvicorn's would have the process die of the signal."""
     import uvicorn
+
+    class Stoppable(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Calls that run for too long are left, not cancelled: closing what they use ends them, and tells callers.
+            leave = asyncio.get_running_loop().call_later(DRAIN.total_seconds(), setattr, self, "force_exit", True)
+            try:
+                await super().shutdown(sockets)
+            finally:
+                leave.cancel()
+
+    return Stoppable(_uvicorn(app))
+
+
+def _uvicorn(app: AsgiApp, *, cancel_after: timedelta | None = None) -> uvicorn.Config:
+    import uvicorn
+
+    from farebox.http.server import StrictHttp
 
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=StrictHttp,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -200,7 +212,7 @@ def _uvicorn(app: AsgiApp) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=round(DRAIN.total_seconds()),
+        timeout_graceful_shutdown=None if cancel_after is None else round(cancel_after.total_seconds()),
     )
 
 
@@ -224,7 +236,8 @@ async def _sandbox_api(shop: OpenShop, folder: Path) -> AsyncIterator[Wallets | 
     passwords = {role: remembered.get(role) or secrets.token_hex(32) for role in ("buyer", "seller")}
     write_private(folder / "sandbox-passwords.json", json.dumps(passwords))
     with contextlib.closing(listening_socket("127.0.0.1", 0)) as bound:
-        api = Quiet(_uvicorn(phoenixd_api(shop.sandbox, {password: role for role, password in passwords.items()})))
+        opened_by = {password: role for role, password in passwords.items()}
+        api = Quiet(_uvicorn(phoenixd_api(shop.sandbox, opened_by), cancel_after=timedelta(seconds=1)))
         serving = asyncio.create_task(api.serve(sockets=[bound]))
         at = f"127.0.0.1:{bound.getsockname()[1]}"
         wallets = Wallets(

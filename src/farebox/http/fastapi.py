@@ -21,7 +21,7 @@ from farebox.catalog.path import canonical
 from farebox.catalog.price import Price
 from farebox.catalog.routes import Route
 from farebox.core.amount import Amount
-from farebox.core.errors import CallerError, ConfigError, Unavailable
+from farebox.core.errors import BodyTooLarge, CallerError, ConfigError, Unavailable
 from farebox.gate import Gate
 from farebox.http.paywall import Manners, Paywall, refuse
 from farebox.http.request import Receive, Scope, Send, raw_path
@@ -39,6 +39,8 @@ class _Sell:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             canonical(raw_path(scope))
+            if len(self.body) > self.paywall.reader.most_body:
+                raise BodyTooLarge(f"at most {self.paywall.reader.most_body} bytes")
             request = self.paywall.reader.take(scope, self.body, self.route.method)
             await self.paywall.sell_request(self.route, request, scope, send)
         except (CallerError, Unavailable) as error:
@@ -63,7 +65,7 @@ def priced(
     rerun: whether a call of unknown outcome may be run once more. Raises MalformedAmount.
     """
     amount = Price.read(price).amount
-    paywalls: dict[int, tuple[Paywall, Route]] = {}
+    paywalls: dict[tuple[int, str], tuple[Paywall, Route]] = {}
 
     async def sale(request: Request) -> Sale:
         scope = request.scope
@@ -74,11 +76,11 @@ def priced(
         here = scope.get("route")
         if handlers is None or here is None:
             raise ConfigError("gate.price() is a dependency of a FastAPI route.")
-        if id(here) not in paywalls:
-            path = here.path
-            route = Route(method=request.method, path=path, price=amount, name=here.name, rerun=rerun)
-            paywalls[id(here)] = (Paywall(here.app, gate=gate, manners=manners), route)
+        key = id(here), request.method
+        if key not in paywalls:
+            route = Route(method=request.method, path=here.path, price=amount, name=here.name, rerun=rerun)
+            paywalls[key] = (Paywall(here.app, gate=gate, manners=manners), route)
         handlers[0].setdefault(_Leave, _left)
-        raise _Leave(_Sell(*paywalls[id(here)], await request.body()))
+        raise _Leave(_Sell(*paywalls[key], await request.body()))
 
     return sale

@@ -110,14 +110,17 @@ class Paywall:
         except CallerError as error:
             await refuse(scope, send, error)
             return
-        if route is None or route.price is None:
+        if route is None:
             await self._app(scope, receive, send)
+            return
+        if route.price is None:
+            await self._app(self._without_proof(scope), receive, send)
             return
         if scope["type"] == "websocket":  # nothing is sold over it, and it is no way round the price
             await send({"type": "websocket.close", "code": 1008, "reason": "sold over HTTP only"})
             return
         if scope["method"] == "OPTIONS":
-            await self._preflight(scope, receive, send)
+            await self._tell_methods(route, scope, send)
             return
         await self.sell(route, scope, receive, send)
 
@@ -166,14 +169,22 @@ class Paywall:
         method = scope.get("method", "OPTIONS").upper()
         if method == "OPTIONS":  # asks about whatever is sold here, as does a websocket
             method = "HEAD"
+        root: str = scope.get("root_path", "")
         try:
             path = canonical(raw)
         except MalformedRequest:
             # Any reading of a crooked path that leads to a priced route is refused, not guessed.
-            if self._routes.could_mean(raw):
+            if self._routes.could_mean(raw) or (root and self._routes.could_mean(raw.removeprefix(root.encode()))):
                 raise
             return None
-        return self._routes.lookup(method, path)
+        route = self._routes.lookup(method, path)
+        if root and path.startswith(root) and path[len(root) :].startswith("/"):
+            # Where the app is mounted, its routes are told without the prefix; some apps look at the whole path.
+            inner = self._routes.lookup(method, path[len(root) :])
+            route = inner if inner is not None and (route is None or route.price is None) else route
+        if route is not None and route.price is not None and method in ("TRACE", "CONNECT"):
+            raise MethodUnknown(allow=", ".join(sorted(self._routes.methods(path))))
+        return route
 
     def _visit(self, route: Route, request: PricedRequest, scope: Scope) -> Visit:
         assert route.price is not None
@@ -194,13 +205,12 @@ class Paywall:
             probing=request.forced or scope["method"] == "HEAD" or (body_expected and not request.has_content),
         )
 
-    async def _preflight(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: RawHeaders = scope["headers"]
-        if not any(name.lower() == b"access-control-request-method" for name, _ in headers):
-            await self._app(scope, receive, send)
-            return
-        methods = sorted(self._routes.methods(scope["path"]) | {"OPTIONS"})
-        await problem.answer(send, 204, problem.preflight(methods, headers), b"", head=True)
+    async def _tell_methods(self, route: Route, scope: Scope, send: Send) -> None:
+        """OPTIONS, for a browser's preflight and for anyone: answered here, because what is behind is not free."""
+        methods = sorted(self._routes.methods(scope["path"]) | {route.method, "OPTIONS"} - {ANY_METHOD})
+        if route.method == ANY_METHOD:
+            methods = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
+        await problem.answer(send, 204, problem.preflight(methods, scope["headers"]), b"", head=True)
 
     async def _ask(self, challenged: Challenged, scope: Scope, send: Send, *, head: bool) -> None:
         asked = problem.payment_required(
@@ -224,6 +234,16 @@ class Paywall:
         await send({"type": "http.response.body", "body": b"" if head else replay.answer.body})
 
     # --- behind the gate ----------------------------------------------------------------------------------------------
+
+    def _without_proof(self, scope: Scope) -> Scope:
+        """A call of something free, without a proof that its caller may show all the same."""
+        headers = [
+            (name, value)
+            for name, value in scope["headers"]
+            if name.decode("latin-1").lower() not in self._gate.proof_headers
+            and not (name.lower() == b"authorization" and self._gate.is_proof(value.decode("latin-1")))
+        ]
+        return {**scope, "headers": headers}
 
     def _inner(self, scope: Scope, route: Route, request: PricedRequest, grant: Grant | None) -> Scope:
         """The scope as the app sees it: the request that was paid for, without its proof."""
@@ -287,7 +307,9 @@ class _Teller:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            headers = list(message.get("headers", ()))
+            # Free for this caller is not free for the next one, so no cache may keep it.
+            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"cache-control"]
+            headers.append((b"cache-control", b"private"))
             message = {**message, "headers": [*headers, *self._extra, *problem.exposed(headers)]}
         await self._send(message)
 

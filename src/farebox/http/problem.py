@@ -21,7 +21,8 @@ from farebox.gate import Challenged
 from farebox.http.request import RawHeaders, Send
 
 _EXPOSED: Final = (
-    b"WWW-Authenticate, Payment-Receipt, Payment-Replayed, Retry-After, RateLimit, RateLimit-Policy, Location"
+    b"WWW-Authenticate, Payment-Receipt, Payment-Replayed, Payment-Kept, Retry-After, RateLimit, RateLimit-Policy, "
+    b"Location"
 )
 _ALLOWED: Final = b"Authorization, Content-Type, Accept, X-Payment-Hash, Idempotency-Key"
 _CORS: Final[RawHeaders] = [

@@ -158,9 +158,10 @@ class Recorder:
     async def _end(self, last_chunk: bytes) -> None:
         body = b"".join(self._chunks) if self._size <= max(self._most_answer, self._held_back) else None
         try:
-            if self._mode is _Mode.REFUSING:
+            if self._mode is _Mode.REFUSING or (body is None and self._head):
+                # A HEAD has delivered nothing of an answer that is too large to be kept for its GET.
                 payment = await self._grant.release()
-                log.info("refused-by-app", status=self._status, payment=payment.state.value)
+                log.info("not-charged", status=self._status, payment=payment.state.value)
             else:
                 kept = None if body is None else Answer(status=self._status, headers=self._kept_headers(), body=body)
                 await self._grant.capture(kept)
@@ -172,16 +173,10 @@ class Recorder:
         if mode is _Mode.FLOWING:
             await self._deliver({"type": "http.response.body", "body": last_chunk})
             return
-        headers = [(name, value) for name, value in self._headers if name not in (b"content-length", b"connection")]
-        if mode is _Mode.HOLDING:
-            headers = self._paid_headers(headers)
-        await self._deliver(
-            {
-                "type": "http.response.start",
-                "status": self._status,
-                "headers": [*headers, (b"content-length", str(self._size).encode())],
-            }
-        )
+        headers = [(name, value) for name, value in self._headers if name != b"content-length"]
+        headers = self._paid_headers(headers) if mode is _Mode.HOLDING else _unpaid_headers(headers)
+        headers.append((b"content-length", b"%d" % self._size))
+        await self._deliver({"type": "http.response.start", "status": self._status, "headers": headers})
         await self._deliver({"type": "http.response.body", "body": b"".join(self._chunks)})
 
     def _kept_headers(self) -> tuple[tuple[str, str], ...]:
@@ -210,6 +205,12 @@ class Recorder:
             await self._send(message)
         except OSError:  # the server's word for a caller who went away
             self._caller_gone = True
+
+
+def _unpaid_headers(headers: RawHeaders) -> RawHeaders:
+    """Those of an answer that refuses the call: nobody's for long, and readable by a page of any origin."""
+    kept = [(name, value) for name, value in headers if name not in (b"cache-control", b"connection")]
+    return [*kept, (b"cache-control", b"no-store"), (b"payment-kept", b"true"), *problem.exposed(kept)]
 
 
 def _told(payment: Payment) -> str:

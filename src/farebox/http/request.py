@@ -31,9 +31,10 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
-_MOST_HEADERS: Final = 100
-_MOST_HEADER_BYTES: Final = 16 * 1024
+MOST_HEADERS: Final = 100
+MOST_HEADER_BYTES: Final = 16 * 1024
 _DIGESTED: Final = (b"content-type", b"accept")
+_MOST_MEMBERS: Final = 256
 _NOTHING_DIGEST: Final = hashlib.sha256(b"").digest()
 _NO_MEMBERS: Final[Mapping[str, Json]] = MappingProxyType({})
 _PROBE: Final = b"l402=require"
@@ -86,6 +87,7 @@ class _Kind(Enum):
     DIGESTED = auto()
     HOST = auto()
     OVERRIDE = auto()
+    UPGRADE = auto()
 
 
 class Reader:
@@ -114,6 +116,7 @@ class Reader:
             **dict.fromkeys(_OVERRIDES, _Kind.OVERRIDE),
             **dict.fromkeys(self._digested, _Kind.DIGESTED),
             b"host": _Kind.HOST,
+            b"upgrade": _Kind.UPGRADE,
             b"authorization": _Kind.AUTHORIZATION,
             **{name.encode(): _Kind.PROOF for name in proof_headers},
         }
@@ -178,12 +181,14 @@ class Reader:
                 told[name] = told[name] + b"," + value if name in told else value
             elif kind is _Kind.OVERRIDE:
                 raise MalformedRequest(f"{name.decode()} is not honoured here; send the method itself")
+            elif kind is _Kind.UPGRADE:
+                kept.pop()
             elif b"host" in told:
                 raise MalformedRequest("more than one Host header")
             else:
                 told[b"host"] = value
-        if len(headers) > _MOST_HEADERS or size > _MOST_HEADER_BYTES:
-            raise HeadersTooLarge(f"at most {_MOST_HEADERS} fields of {_MOST_HEADER_BYTES} bytes together")
+        if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+            raise HeadersTooLarge(f"at most {MOST_HEADERS} fields of {MOST_HEADER_BYTES} bytes together")
         return kept, shown, told
 
     def _cut_query(self, query: bytes) -> tuple[bytes, Pairs, bool]:
@@ -241,7 +246,9 @@ def _members(text: str) -> Iterable[tuple[str, Json, int, int]]:
         return match.end() if match else at
 
     at = comma = after_blank(text.index("{") + 1)
-    while text[at] != "}":
+    for _ in range(_MOST_MEMBERS):
+        if text[at] == "}":
+            return
         name_at = _STRING.match(text, at)
         if name_at is None:
             raise ValueError("no member name")
@@ -254,6 +261,7 @@ def _members(text: str) -> Iterable[tuple[str, Json, int, int]]:
         if last:
             return
         comma, at = following, behind
+    raise ValueError("too many members")  # to look at each of them for a proof that nobody puts behind so many
 
 
 def raw_path(scope: Scope) -> bytes:

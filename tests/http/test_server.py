@@ -1,0 +1,120 @@
+"""HTTP as it comes from a socket, spoken byte by byte."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from farebox.http.server import StrictHttp
+from farebox.testing.market import whole_body
+
+pytestmark = [pytest.mark.anyio, pytest.mark.system]
+
+
+class Seen:
+    """An app that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[dict[str, Any], bytes]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = await whole_body(receive)
+        self.calls.append((dict(scope), body))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[int]:
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, http=StrictHttp, ws="none")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def spoken(port: int, request: bytes) -> tuple[int, bytes]:
+    """The status and body of the answer to some bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        body = await reader.readexactly(length)
+    writer.close()
+    return int(head[9:12]), body
+
+
+async def test_a_trailer_is_no_header() -> None:
+    app = Seen()
+    async with served(app) as port:
+        head = b"POST / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 5.5.5.5\r\ntransfer-encoding: chunked\r\n\r\n"
+        status, _ = await spoken(port, head + b"2\r\nhi\r\n0\r\nx-forwarded-for: 6.6.6.6\r\nx-payment-hash: a\r\n\r\n")
+    ((scope, body),) = app.calls
+    assert (status, body) == (200, b"hi")
+    assert [(b"host", b"a"), (b"x-forwarded-for", b"5.5.5.5"), (b"transfer-encoding", b"chunked")] == scope["headers"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"x: " + b"y" * 30_000, b"\r\n".join(b"x%d: y" % n for n in range(120))],
+    ids=["large", "many"],
+)
+async def test_too_much_of_a_head_is_431_while_it_still_arrives(more: bytes) -> None:
+    app = Seen()
+    async with served(app) as port:
+        status, body = await spoken(port, b"GET / HTTP/1.1\r\nhost: a\r\n" + more + b"\r\nx: ")
+    assert (status, json.loads(body)["error"], app.calls) == (431, "headers-too-large", [])
+
+
+async def test_endless_trailers_end_the_connection() -> None:
+    async with served(Seen()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+        for _ in range(40):
+            writer.write(b"t: " + b"x" * 1000 + b"\r\n")
+        answer = b"431"
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionResetError):  # what was still on its way may be answered so
+                answer = await reader.read()
+        writer.close()
+    assert b"431" in answer.split(b"\r\n")[0]
+
+
+async def test_a_body_behind_an_upgrade_is_refused_and_not_lost() -> None:
+    app = Seen()
+    async with served(app) as port:
+        head = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\nhi"
+        status, body = await spoken(port, head)
+        bare = await spoken(port, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+    assert (status, json.loads(body)["error"]) == (400, "malformed-request")
+    assert bare == (200, b"ok")
+    assert len(app.calls) == 1
+
+
+async def test_what_is_no_http_is_a_problem() -> None:
+    async with served(Seen()) as port:
+        status, body = await spoken(port, b"NONSENSE\r\n\r\n")
+    assert (status, json.loads(body)["error"]) == (400, "malformed-request")
+
+
+async def test_two_requests_on_one_connection_are_two() -> None:
+    app = Seen()
+    async with served(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\nGET /b HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+    assert ["/a", "/b"] == [scope["path"] for scope, _ in app.calls]

@@ -176,6 +176,15 @@ async def test_a_ledger_that_fails_at_the_end_of_a_stream_keeps_its_last_byte_ba
     assert again == (200, b"data: 1\n\n", True)
 
 
+async def test_the_last_byte_of_a_stream_of_known_length_waits_for_the_charge(paid: Any) -> None:
+    headers = [*EVENTS, (b"content-length", b"18")]
+    app = Script(b"data: 1\n\n", b"data: 2\n\n", headers=headers, then=UpstreamFailed("gone", sent=True))
+    async with paid(app) as call:
+        status, body, whole = await call.call()
+        state = await call.state()
+    assert (status, body, whole, state) == (200, b"data: 1\n\n", False, PaymentState.FUNDED)
+
+
 async def test_an_app_that_raises_is_a_502_without_a_word_of_its_error(paid: Any) -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("a secret of the seller")

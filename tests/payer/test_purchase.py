@@ -15,6 +15,7 @@ from farebox.core.errors import (
     InvoiceRefused,
     OriginChanged,
     OverBudget,
+    PaidAsCredit,
     PaidNotServed,
     PaymentFailed,
     PaymentUnresolved,
@@ -562,11 +563,30 @@ REFUSALS: list[dict[str, Any]] = [
     {"status": 401},
     {"status": 402},
     {"status": 409, "problem": "request-mismatch"},
-    {"status": 409, "problem": "call-undeliverable"},
     {"status": 400, "problem": "malformed-credential"},
     {"status": 500},
     {"status": 501},
 ]
+
+
+def test_what_the_seller_keeps_as_credit_is_told_and_over(world: World) -> None:
+    world.answers = [world.asks(), world.says(409, "call-undeliverable")]
+
+    with pytest.raises(PaidAsCredit) as failure:
+        buy(world)
+
+    assert failure.value.money_moved is True
+    assert failure.value.evidence["payment_hash"] == only_row(world).payment_hash.hex()
+    assert only_row(world).served
+
+
+def test_a_seller_whose_service_failed_is_asked_once_more_and_no_oftener(world: World) -> None:
+    world.answers = [world.asks(), *(world.says(502, "upstream-failed") for _ in range(9))]
+
+    with pytest.raises(PaidNotServed):
+        buy(world)
+
+    assert len(world.answers) == 7
 
 
 @pytest.mark.parametrize("answer", REFUSALS)

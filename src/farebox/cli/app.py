@@ -6,12 +6,23 @@ Every command imports what it needs when it runs, so that `farebox --help` is qu
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from farebox.cli.output import errors_told
+
+
+class Level(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
 
 app = typer.Typer(
     name="farebox",
@@ -53,16 +64,18 @@ def _main(
 
 @app.command(rich_help_panel="Sell")
 def serve(
-    config: Annotated[Path | None, typer.Argument(help="A farebox.toml; `farebox init` writes one.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="A farebox.toml; `farebox init` writes one (default: the one in this folder).")
+    ] = None,
     openai: Annotated[str | None, typer.Option(help="Put an OpenAI-compatible model on sale: its base URL.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name, with --openai.")] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="OPENAI_API_KEY", help="The model's API key.", show_default=False)
     ] = None,
     upstream: Annotated[str | None, typer.Option(help="Put an HTTP service that exists already on sale.")] = None,
-    price: Annotated[str | None, typer.Option(help="Per call, such as 21sat.  [default: 21 sat with --openai]")] = None,
-    path: Annotated[str | None, typer.Option(help="Where it is sold.  [default: /api/dvm, or everything]")] = None,
-    listen: Annotated[str | None, typer.Option(help="host:port.  [default: 127.0.0.1:8402]")] = None,
+    price: Annotated[str | None, typer.Option(help="Per call, such as 21sat. (default: 21 sat with --openai)")] = None,
+    path: Annotated[str | None, typer.Option(help="Where it is sold. (default: /api/dvm, or everything)")] = None,
+    listen: Annotated[str | None, typer.Option(help="host:port. (default: 127.0.0.1:8402)")] = None,
     public_url: Annotated[str | None, typer.Option(help="What the public calls it.")] = None,
     receiver: Annotated[
         str | None,
@@ -73,10 +86,10 @@ def serve(
         ),
     ] = None,
     store: Annotated[str | None, typer.Option(help="The ledger, such as sqlite:///shop.db.")] = None,
-    free_calls: Annotated[int | None, typer.Option(help="Per client and 24 hours.  [default: 1]")] = None,
+    free_calls: Annotated[int | None, typer.Option(help="Per client and 24 hours. (default: 1)")] = None,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Yes, sell for play money, even to the public.")] = False,
     state: Annotated[Path | None, typer.Option("--state", help="Also write the URLs to this file, as JSON.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[Level, typer.Option(help="What is worth a line.")] = Level.INFO,
     state_dir: State = None,
 ) -> None:
     """Sell calls: a model, a service that exists already, or everything in a farebox.toml."""
@@ -90,6 +103,8 @@ def serve(
         given: dict[str, object] = {name: value for name, value in flags.items() if value is not None}
         if free_calls is not None:
             given["free_calls"] = free_calls
+        if config is None and not (openai or upstream) and Path("farebox.toml").exists():
+            config = Path("farebox.toml")
         if config is not None:
             if openai or upstream or model or price or path:
                 raise ConfigError("what is sold stands in the file; leave out --openai, --upstream, --price and --path")
@@ -98,7 +113,7 @@ def serve(
             line = _line(openai=openai, model=model, api_key=api_key, upstream=upstream, price=price, path=path)
             shop = checked({**given, "route": [line]}, "the command line")
         check_exposure(shop, sandbox_allowed=sandbox)
-        run_until_signal(shop, folder=_folder(state_dir), state_file=state, log_level=log_level)
+        run_until_signal(shop, folder=_folder(state_dir), state_file=state, log_level=log_level.value)
 
 
 def _line(
@@ -142,7 +157,7 @@ def init(
 
 @app.command(rich_help_panel="Sell")
 def ledger(
-    store: Annotated[str | None, typer.Argument(help="sqlite:///path, or a farebox.toml.  [default: yours]")] = None,
+    store: Annotated[str | None, typer.Argument(help="sqlite:///path, or a farebox.toml. (default: yours)")] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="So many of the newest payments.")] = 20,
     as_json: Json = False,
     state_dir: State = None,
@@ -160,14 +175,14 @@ def call(
     data: Annotated[
         str | None, typer.Option("-d", "--data", help="The body; @FILE reads it, @- from standard input.")
     ] = None,
-    method: Annotated[str | None, typer.Option("-X", "--request", help="[default: GET, or POST with -d]")] = None,
+    method: Annotated[str | None, typer.Option("-X", "--request", help="Default: GET, or POST with -d.")] = None,
     header: Annotated[list[str] | None, typer.Option("-H", "--header", help='"Name: value"; may be repeated.')] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the answer to a file.")] = None,
     wallet: Annotated[
         str | None,
         typer.Option(
             envvar="FAREBOX_WALLET",
-            help="What pays, such as phoenixd+http://:PASSWORD@127.0.0.1:9740.  [default: a running sandbox's]",
+            help="What pays, such as phoenixd+http://:PASSWORD@127.0.0.1:9740. (default: a running sandbox's)",
             show_default=False,
         ),
     ] = None,
@@ -177,7 +192,7 @@ def call(
     ] = "500 sat/day",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask for the price and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: answer, price, receipt.")] = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds for one HTTP exchange.")] = 120.0,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one HTTP exchange.")] = 120.0,
     state_dir: State = None,
 ) -> None:
     """Call a URL and pay for it if it asks for money and your budget allows."""
@@ -223,7 +238,7 @@ def history(
 def wallet(
     url: Annotated[
         str | None,
-        typer.Argument(envvar="FAREBOX_WALLET", help="[default: a running sandbox's]", show_default=False),
+        typer.Argument(envvar="FAREBOX_WALLET", help="Default: that of a running sandbox.", show_default=False),
     ] = None,
     pay: Annotated[str | None, typer.Option(help="Pay this BOLT11 invoice by hand.")] = None,
     as_json: Json = False,
@@ -240,7 +255,7 @@ def wallet(
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the shop running and print curl commands.")] = False,
     state: Annotated[Path | None, typer.Option("--state", help="Write the URLs to this file, as JSON.")] = None,
-    port: Annotated[int | None, typer.Option(help="[default: 8402 with --keep, else a free one]")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8402 with --keep, else a free one.")] = None,
 ) -> None:
     """A whole sale and purchase, told step by step, with play money."""
     with errors_told():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from farebox.cli.output import Cell, Exit, show, show_one, tell
-from farebox.cli.state import read_json
+from farebox.cli.state import running_sandbox
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import decode
 from farebox.core.budget import Budget
@@ -148,7 +148,7 @@ def found_wallet(url: str | None, folder: Path) -> Wallet | None:
     """The wallet that was named, or the one of a sandbox that runs on this machine. Raises WalletError."""
     from farebox.lightning import open_wallet
 
-    named = url or read_json(folder / "sandbox.json").get("buyer_wallet")
+    named = url or running_sandbox(folder).get("buyer_wallet")
     return open_wallet(named) if named else None
 
 

@@ -6,6 +6,7 @@ The answer goes to standard output and what it cost to standard error, so that i
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ class Wanted:
 def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path, dry_run: bool) -> Exit:
     """Make the call and print its answer. Raises PurchaseError, ConfigError, WalletError, MalformedBudget."""
     request = _request(wanted)
+    _check_output(wanted.output)
     most = Amount.read(wanted.most) if wanted.most else None
     budget = Budget.read(wanted.budget)
     wallet = found_wallet(wallet_url, folder)
@@ -56,6 +58,15 @@ def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path, dry_run: 
             return _dry_run(client.ask(request), budget, wanted, folder)
         answer = client.send(request)
         return _show(wanted, answer, answer.extensions.get("farebox") or Bought())
+
+
+def _check_output(output: Path | None) -> None:
+    """Before anything is paid: whether the answer can be put where it is wanted."""
+    if output is None:
+        return
+    folder = output.parent
+    if output.is_dir() or not folder.is_dir() or not os.access(output if output.exists() else folder, os.W_OK):
+        raise ConfigError(f"can't write the answer to {output}; nothing was sent")
 
 
 def _client(wanted: Wanted, wallet: Wallet, budget: Budget, most: Amount | None, folder: Path) -> Client:
@@ -157,10 +168,8 @@ def _show(wanted: Wanted, answer: httpx.Response, bought: Bought) -> Exit:
         try:
             wanted.output.write_bytes(answer.content)
         except OSError as error:
-            raise ConfigError(
-                f"the answer came and can't be written to {wanted.output}: {error.strerror}; "
-                "make the same call again to a place that can be written"
-            ) from None
+            sys.stdout.buffer.write(answer.content)
+            raise ConfigError(f"can't write to {wanted.output} ({error.strerror}), so the answer is printed") from None
     else:
         sys.stdout.buffer.write(answer.content)
         if is_person() and not answer.content.endswith(b"\n"):
@@ -168,7 +177,7 @@ def _show(wanted: Wanted, answer: httpx.Response, bought: Bought) -> Exit:
         sys.stdout.buffer.flush()
     if refused:
         tell(f"the server answered {answer.status_code} {answer.reason_phrase}", style="red")
-    if not wanted.as_json:
+    if not wanted.as_json and (bought.paid or not refused):
         tell(_cost(bought), style="dim")
     return Exit.SERVER_REFUSED if refused else Exit.DONE
 

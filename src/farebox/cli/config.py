@@ -46,6 +46,13 @@ def _price(text: str) -> str:
     return text
 
 
+def _method(text: str) -> str:
+    method = text.upper()
+    if method not in ("GET", "POST", "PUT", "PATCH", "DELETE", "*"):
+        raise ValueError("GET, POST, PUT, PATCH, DELETE, or * for all of them")
+    return method
+
+
 def _http_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -64,7 +71,7 @@ class RouteConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     path: str
-    method: str | None = None
+    method: Annotated[str, AfterValidator(_method)] | None = None
     price: PriceText
     summary: str = ""
     upstream: HttpUrl | None = None
@@ -163,7 +170,7 @@ def _told(kind: str, where: tuple[int | str, ...], message: str) -> str:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
         return f"{place}`{name}` is not known; {hint}"
-    text = message.removeprefix("Value error, ")
+    text = 'a text in quotes, such as "21 sat"' if kind == "string_type" else message.removeprefix("Value error, ")
     return f"{place}`{name}`: {text}" if name else f"{place}{text}"
 
 
@@ -179,7 +186,7 @@ receiver = "sandbox:"
 # receiver = "$FAREBOX_RECEIVER"     # such as phoenixd+http://:PASSWORD@127.0.0.1:9740
 
 store = "sqlite:///farebox.db"       # the ledger; keep it, it is what you earned and what you owe
-keys = "farebox.keys"                # made on the first start; whoever has it can forge proofs
+keys = "farebox.keys"                # made here if it is not there; whoever has it can forge proofs
 
 free_calls = 1                       # per client and 24 hours; 0 for none
 trusted_proxies = []                 # such as ["127.0.0.1"] when a proxy of yours sets X-Forwarded-For

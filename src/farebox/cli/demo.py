@@ -9,6 +9,7 @@ import asyncio
 import json
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from farebox.stores import open_ledger, open_purse
 
 PROMPT: Final = "Write 3 bullet points about L402"
 PRICE: Final = Amount.sats(21)
+FAREBOX: Final = shlex.quote(str(Path(sys.executable).with_name("farebox")))
 KEPT_PORT: Final = 8402
 _PATIENCE_S: Final = 20.0
 
@@ -96,6 +98,8 @@ def _shop(folder: Path, port: int) -> Iterator[Place]:
         f'listen = "127.0.0.1:{port}"\n\n[[route]]\npath = "/api/dvm"\nmethod = "POST"\nprice = "{PRICE}"\n'
         'summary = "Text from a prompt"\ndemo = true\n'
     )
+    if port:
+        _check_free(port)
     command = [sys.executable, "-m", "farebox", "serve", str(config)]
     command += ["--state", str(state), "--state-dir", str(folder / "seller"), "--log-level", "warning"]
     log = (folder / "shop.log").open("w+")
@@ -106,6 +110,13 @@ def _shop(folder: Path, port: int) -> Iterator[Place]:
         shop.send_signal(signal.SIGTERM)
         shop.wait(timeout=_PATIENCE_S)
         log.close()
+
+
+def _check_free(port: int) -> None:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise OperatorError(f"port {port} can't be had ({error.strerror}); choose another with --port") from None
 
 
 def _opened(shop: subprocess.Popen[bytes], state: Path, log: str) -> Place:
@@ -172,7 +183,7 @@ def _story(place: Place, purse: Path) -> None:
         _check("nothing charged (Payment-Replayed: true)", again.headers.get("payment-replayed") == "true")
     _program(place, purse, body)
     _books(place, purse)
-    tell("\nThat is all of it. Next: farebox serve --help, farebox call --help, README.md", style="bold")
+    tell(f"\nThat is all of it. Next: {FAREBOX} serve --help, {FAREBOX} call --help, README.md", style="bold")
 
 
 def _program(place: Place, purse: Path, body: dict[str, str]) -> None:
@@ -253,9 +264,9 @@ def _keep(place: Place) -> None:
         ),
         (
             "or let farebox do all of it",
-            f"FAREBOX_WALLET={place.buyer_wallet} .venv/bin/farebox call {place.url} -d {body} --max 21sat",
+            f"FAREBOX_WALLET={place.buyer_wallet} {FAREBOX} call {place.url} -d {body} --max 21sat",
         ),
-        ("the seller's books", f".venv/bin/farebox ledger {place.store}"),
+        ("the seller's books", f"{FAREBOX} ledger {place.store}"),
     ):
         tell(f"\n# {told}", style="green")
         tell(command)

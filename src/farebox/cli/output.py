@@ -20,9 +20,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import Literal
 
 from farebox.core.errors import (
     FareboxError,
+    MalformedValue,
     NothingPaid,
     PaidNotServed,
     PaymentFailed,
@@ -68,10 +70,21 @@ def show(rows: Sequence[Mapping[str, Cell]], *, title: str, as_json: bool, empty
         return
     table = Table(title=title, title_justify="left", header_style="bold")
     for name, cell in rows[0].items():
-        table.add_column(name.replace("_", " "), justify="right" if isinstance(cell, int | float) else "left")
+        justify: Literal["left", "right"] = "right" if isinstance(cell, int | float) else "left"
+        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row.values()))
+        table.add_row(*(_short(name, cell) for name, cell in row.items()))
     console.print(table)
+
+
+def _short(name: str, cell: Cell) -> str:
+    """A cell of a table on a terminal; the whole hash and the whole instant are in the JSON."""
+    if cell is None:
+        return ""
+    text = str(cell)
+    if name == "payment_hash":
+        return f"{text[:12]}…"
+    return text.partition("+")[0] if name in ("when", "created", "settled") else text
 
 
 def show_one(row: Mapping[str, Cell], *, title: str, as_json: bool) -> None:
@@ -85,6 +98,7 @@ def show_one(row: Mapping[str, Cell], *, title: str, as_json: bool) -> None:
     table = Table(title=title, title_justify="left", show_header=False)
     for name, cell in row.items():
         table.add_row(name.replace("_", " "), "" if cell is None else str(cell))
+    table.columns[1].overflow = "fold"
     Console().print(table)
 
 
@@ -93,7 +107,7 @@ def tell(text: str, *, style: str = "") -> None:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        Console(stderr=True, highlight=False).print(text, style=style or None, markup=False)
+        Console(stderr=True, highlight=False).print(text, style=style or None, markup=False, soft_wrap=True)
     else:
         print(text, file=sys.stderr)
 
@@ -101,6 +115,8 @@ def tell(text: str, *, style: str = "") -> None:
 def exit_code(error: FareboxError) -> Exit:
     """What an error means to a shell."""
     match error:
+        case MalformedValue():
+            return Exit.USAGE
         case PaymentFailed():
             return Exit.PAYMENT_FAILED
         case NothingPaid():
@@ -124,7 +140,7 @@ def errors_told(*, as_json: bool = False) -> Iterator[None]:
             told |= error.as_json() if isinstance(error, PurchaseError) else {"type": error.type}
             print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
         else:
-            tell(f"farebox: {error}", style="red")
+            tell(f"farebox: {error.title}: {error.detail}" if error.detail else f"farebox: {error}", style="red")
             if isinstance(error, PurchaseError) and error.next_step:
                 tell(error.next_step)
         raise SystemExit(exit_code(error)) from None

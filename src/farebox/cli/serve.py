@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -29,7 +30,8 @@ from farebox.catalog.capability import Capability
 from farebox.catalog.routes import Route
 from farebox.cli.config import Config, RouteConfig
 from farebox.cli.output import tell
-from farebox.cli.state import key_ring, made_dir, read_json, write_private
+from farebox.cli.state import key_ring, made_dir, read_json, sandbox_file, write_private
+from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError
 from farebox.core.ports import Receiver
 from farebox.core.secret import Secret
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("farebox")
 
 DRAIN: Final = timedelta(seconds=30)
-SANDBOX_FILE: Final = "sandbox.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +166,7 @@ async def run(config: Config, *, folder: Path, state_file: Path | None = None, a
                     _announce(config, url, wallets)
                 if state_file is not None:
                     write_private(state_file, json.dumps(_state(url, wallets, shop.store)))
+                await _warn_of_silent_upstreams(config)
                 sweeper = asyncio.create_task(_sweep(shop.gate))
                 try:
                     await server.serve(sockets=[bound])
@@ -245,14 +247,14 @@ async def _sandbox_api(shop: OpenShop, folder: Path) -> AsyncIterator[Wallets | 
             seller=Secret(f"phoenixd+http://:{passwords['seller']}@{at}"),
         )
         told = {"buyer_wallet": wallets.buyer.reveal(), "seller_wallet": wallets.seller.reveal()}
-        write_private(folder / SANDBOX_FILE, json.dumps(told))
+        file = sandbox_file(folder, bound.getsockname()[1])
+        write_private(file, json.dumps(told))
         try:
             yield wallets
         finally:
             api.should_exit = True
             await serving
-            if read_json(folder / SANDBOX_FILE) == told:
-                (folder / SANDBOX_FILE).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
 
 
 async def _sweep(gate: Gate) -> None:
@@ -261,6 +263,23 @@ async def _sweep(gate: Gate) -> None:
         await asyncio.sleep(60)
         with contextlib.suppress(Exception):
             await gate.ledger.expire_payments(grace=timedelta(minutes=10))
+
+
+async def _warn_of_silent_upstreams(config: Config) -> None:
+    """A line for each service that does not answer now; it may come up later, so the shop opens all the same."""
+    for url in {line.upstream or line.openai for line in config.route} - {None}:
+        parts = urlsplit(url or "")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(2):
+                _, writer = await asyncio.open_connection(parts.hostname, port)
+            writer.close()
+        except (OSError, TimeoutError) as error:
+            reason = "connection refused" if isinstance(error, ConnectionRefusedError) else type(error).__name__
+            tell(
+                f"warning: {parts.hostname}:{port} does not answer ({reason}); calls fail, unpaid, until it does",
+                style="yellow",
+            )
 
 
 def _url(host: str, port: int) -> str:
@@ -284,6 +303,7 @@ def _announce(config: Config, url: str, wallets: Wallets | None) -> None:
         )
     for line in config.route:
         key = f"{line.method or ('POST' if line.upstream is None else 'any')} {url}{line.path}"
-        tell(f"  {key}  {line.price}", style="bold")
+        price = line.price if line.price == "free" else str(Amount.read(line.price))
+        tell(f"  {key}  {price}", style="bold")
     tell(f"  prices at {url}/pricing; stop with Ctrl-C")
     log.info("serving", url=url, routes=len(config.route), sandbox=wallets is not None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,3 +86,19 @@ def read_json(path: Path) -> Mapping[str, str]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def sandbox_file(folder: Path, port: int) -> Path:
+    """Where a running sandbox leaves the addresses of its wallets."""
+    return folder / f"sandbox-{port}.json"
+
+
+def running_sandbox(folder: Path) -> Mapping[str, str]:
+    """The wallets of the sandbox that was started last and still answers; empty where there is none."""
+    for file in sorted(folder.glob("sandbox-[0-9]*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            with socket.create_connection(("127.0.0.1", int(file.stem.removeprefix("sandbox-"))), timeout=1):
+                return read_json(file)
+        except (OSError, ValueError):
+            continue
+    return {}

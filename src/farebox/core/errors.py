@@ -28,6 +28,7 @@
     │   │   └── PaymentFailed          the wallet says for certain that it did not pay
     │   ├── PaymentUnresolved      the wallet can't tell; the amount stays held
     │   └── PaidNotServed          paid, and the answer did not come; ask again with the same proof
+    │       └── PaidAsCredit       the seller can't deliver it and owes what was paid
     ├── MalformedValue             a text or number that is not what it should be
     │   ├── MalformedAmount
     │   ├── MalformedBudget
@@ -257,6 +258,12 @@ class PaidNotServed(PurchaseError):
 
     money_moved = True
     next_step = "Make the same call again: the same proof is shown first and nothing is paid anew."
+
+
+class PaidAsCredit(PaidNotServed):
+    """The call was paid, the seller could not deliver it, and what was paid is credit with the seller."""
+
+    next_step = "Ask the seller for it and name the payment hash. The same call would be paid anew."
 
 
 class MalformedValue(FareboxError, ValueError):

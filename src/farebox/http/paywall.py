@@ -322,5 +322,6 @@ async def refuse(scope: Scope, send: Send, error: CallerError | Unavailable) -> 
     headers, body = problem.problem(error)
     if isinstance(error, MethodUnknown) and isinstance(allow := error.evidence.get("allow"), str):
         headers.append((b"allow", allow.encode()))
-    log.info("refused", problem=error.type, status=error.status)
+    tell = log.warning if isinstance(error, Unavailable) else log.info
+    tell("refused", problem=error.type, status=error.status, detail=error.detail)
     await problem.answer(send, error.status, headers, body, head=scope["method"] == "HEAD")

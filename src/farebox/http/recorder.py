@@ -66,6 +66,8 @@ class Recorder:
         self._headers: RawHeaders = []
         self._chunks: list[bytes] = []
         self._size = 0
+        self._announced: int | None = None
+        self._tail = b""
         self._error: CallerError | Unavailable | None = None
         self._caller_gone = False
 
@@ -128,12 +130,13 @@ class Recorder:
             self._mode = _Mode.FLOWING if self._is_stream() else _Mode.HOLDING
 
     def _is_stream(self) -> bool:
+        streams = False
         for name, value in self._headers:
             if name == b"content-type" and value.lower().startswith(_STREAMS):
-                return True
-            if name == b"content-length" and value.isdigit() and int(value) > self._held_back:
-                return True
-        return False
+                streams = True
+            elif name == b"content-length" and value.isdigit():
+                self._announced = int(value)
+        return streams or (self._announced or 0) > self._held_back
 
     async def _body(self, chunk: bytes, *, last: bool) -> None:
         if self._mode in (_Mode.FAILING, _Mode.WAITING):
@@ -143,7 +146,10 @@ class Recorder:
             if self._size <= self._most_answer:
                 self._chunks.append(chunk)
             if not last:
-                await self._deliver({"type": "http.response.body", "body": chunk, "more_body": True})
+                if self._announced is not None and self._size >= self._announced:
+                    self._tail += chunk  # holds the last byte, whatever the app says of more to come
+                else:
+                    await self._deliver({"type": "http.response.body", "body": chunk, "more_body": True})
                 return
         else:
             self._chunks.append(chunk)
@@ -171,7 +177,7 @@ class Recorder:
             return
         mode, self._mode = self._mode, _Mode.ENDED
         if mode is _Mode.FLOWING:
-            await self._deliver({"type": "http.response.body", "body": last_chunk})
+            await self._deliver({"type": "http.response.body", "body": self._tail + last_chunk})
             return
         headers = [(name, value) for name, value in self._headers if name != b"content-length"]
         headers = self._paid_headers(headers) if mode is _Mode.HOLDING else _unpaid_headers(headers)

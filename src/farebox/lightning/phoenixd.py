@@ -170,12 +170,12 @@ class Phoenixd:
         """
         untold = yield from self._learn_network()
         if untold is not None:  # nothing but a question was sent so far
-            _check_password(untold)
             return Failed(reason=_complaint(untold))
         if invoice.network != self._network:
             return Failed(reason=f"the invoice is for {invoice.network}, the wallet is on {self._network}")
         reply = yield self._call("POST", "/payinvoice", {"invoice": invoice.text}, within=_PAY_WITHIN)
-        _check_password(reply)
+        if reply.status == _UNAUTHORIZED:  # said before anything is done, so nothing was paid
+            return Failed(reason=_FORBIDDEN_TO_PAY)
         if reply.status == 0 and not reply.sent:
             return Failed(reason=_complaint(reply))
         if reply.status == _BAD_REQUEST:  # it could not read what it was asked
@@ -265,7 +265,7 @@ def _complaint(reply: HttpReply) -> str:
         return f"phoenixd did not answer ({reply.reason})" if reply.reason else "phoenixd did not answer"
     if reply.status == _OK:
         return "phoenixd answered with something that can't be read"
-    return "phoenixd refuses the password" if reply.status == _UNAUTHORIZED else f"phoenixd answered {reply.status}"
+    return _FORBIDDEN_TO_PAY if reply.status == _UNAUTHORIZED else f"phoenixd answered {reply.status}"
 
 
 def _check_password(reply: HttpReply) -> None:

@@ -174,7 +174,7 @@ def _decode_invoice(node: SandboxNode, form: Form) -> Json:
 def _pay_invoice(node: SandboxNode, form: Form) -> Json:
     invoice = _invoice(form)
     payment_hash = invoice.payment_hash.hex()
-    if "amountSat" in form and Amount.sats(_integer(form, "amountSat")) != invoice.amount:
+    if "amountSat" in form and _integer(form, "amountSat") * Amount.sats(1).msat != (invoice.amount or NOTHING).msat:
         raise _Refusal(400, "Request parameter amountSat is not the amount of the invoice")
     earlier = node.find_transfer(invoice.payment_hash)
     if earlier is not None and earlier.state is not TransferState.FAILED:

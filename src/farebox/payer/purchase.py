@@ -27,6 +27,7 @@ from farebox.core.errors import (
     MalformedValue,
     OriginChanged,
     OverBudget,
+    PaidAsCredit,
     PaidNotServed,
     PaymentFailed,
     PaymentUnresolved,
@@ -63,6 +64,7 @@ _PAUSES: Final = tuple(timedelta(milliseconds=count) for count in (200, 400, 800
 _FIRST_PAUSE: Final = timedelta(milliseconds=500)
 _LONGEST_PAUSE: Final = timedelta(seconds=8)
 _MOST_SHOWINGS: Final = 40
+_MOST_COSTLY: Final = 1  # a seller gives up after few failed calls; those of one purchase must not be all of them
 _MOST_LOSSES: Final = 3
 _MOST_STUCK: Final = 2
 _STUCK_AFTER: Final = timedelta(minutes=10)  # until then it may be a purchase that another process is still making
@@ -105,7 +107,7 @@ class Payer:
                 if isinstance(shown, Bought):
                     return shown
                 if self._clock() < (earlier.held_at or self._clock()) + _INSIST_FOR:
-                    raise PaidNotServed(shown.reason, status=shown.status)
+                    raise _not_served(shown)
                 yield MarkServed(payment_hash=earlier.payment_hash)
         answer = yield from self._knock()
         if answer.status != _PAYMENT_REQUIRED:
@@ -118,7 +120,7 @@ class Payer:
             shown = yield from self._show(call, purchase, replayed=replayed)
             if isinstance(shown, Bought):
                 return shown
-            raise PaidNotServed(shown.reason, status=shown.status)
+            raise _not_served(shown)
 
     def ask(self, call: OutgoingCall) -> Story[Offer | None]:
         """Send the call without a proof and pay nothing: the audited offer, or None when it was answered as it is."""
@@ -278,7 +280,7 @@ class Payer:
         if dialect is None or purchase.preimage is None:
             return Refused(reason=f"the proof can't be shown: {purchase.challenge.dialect} is not spoken here")
         proof = write_proof(dialect, purchase.challenge, purchase.preimage)
-        until, pause, losses = self._clock() + self._patience, _FIRST_PAUSE, 0
+        until, pause, losses, costs = self._clock() + self._patience, _FIRST_PAUSE, 0, 0
         reason, after = "", timedelta(0)
         for _ in range(_MOST_SHOWINGS):
             wait = pause
@@ -286,14 +288,15 @@ class Payer:
                 case Answered(wire=wire):
                     return _bought(purchase, _read_receipt(dialect, wire, purchase), replayed=replayed)
                 case Refused() as refused:
-                    if refused.spent:
+                    if refused.spent or refused.credit:
                         yield MarkServed(payment_hash=purchase.payment_hash)
                     return refused
                 case NoAnswer(reason=reason):
                     losses += 1
-                case ComeAgain(reason=reason, after=after):
+                case ComeAgain(reason=reason, after=after, costly=costly):
                     wait = max(wait, after)
-            if losses > _MOST_LOSSES or self._clock() + wait > until:
+                    costs += costly
+            if losses > _MOST_LOSSES or costs > _MOST_COSTLY or self._clock() + wait > until:
                 break
             yield Wait(span=wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -326,6 +329,10 @@ class Payer:
             raise
         finally:
             self._live.remove(purchase.payment_hash)
+
+
+def _not_served(refused: Refused) -> PaidNotServed:
+    return (PaidAsCredit if refused.credit else PaidNotServed)(refused.reason, status=refused.status)
 
 
 def _intent(call: OutgoingCall, offer: Offer) -> Purchase:

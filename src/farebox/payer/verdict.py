@@ -22,7 +22,7 @@ from farebox.payer.steps import Answered
 
 _COME_AGAIN: Final = frozenset((408, 425, 429, 502, 503, 504))
 _REFUSALS: Final = frozenset(
-    ("call-undeliverable", "credential-rejected", "malformed-credential", "request-mismatch")
+    ("credential-rejected", "malformed-credential", "request-mismatch")
 )  # types of problems (core.errors) under whatever status
 _MOST_DELAY_DIGITS: Final = 6
 _FOR_EVER: Final = timedelta(days=365)
@@ -30,19 +30,24 @@ _FOR_EVER: Final = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComeAgain:
-    """The same proof may be good in a moment."""
+    """The same proof may be good in a moment. `costly`: each try is one of few that the seller makes."""
 
     reason: str
     after: timedelta = timedelta(0)
+    costly: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The proof does not help. `spent`: because its answer was given before and is no longer kept."""
+    """The proof does not help.
+
+    spent: because its answer was given before and is no longer kept. credit: because the seller can't deliver it.
+    """
 
     reason: str
     status: int | None = None
     spent: bool = False
+    credit: bool = False
 
 
 def judge(
@@ -51,7 +56,9 @@ def judge(
     """What the answer to a proof means; None when it is the answer that was bought (reliability: Answer table)."""
     status, problem = answer.status, _problem(answer.wire)
     told = _retry_after(answer.wire, now)
-    come_again = ComeAgain(reason=f"the seller answers {status}", after=told or timedelta(0))
+    come_again = ComeAgain(
+        reason=f"the seller answers {status}", after=told or timedelta(0), costly=problem == "upstream-failed"
+    )
     match status:
         case 402:
             asked = _payments_asked_for(answer.wire, dialects)
@@ -68,6 +75,8 @@ def judge(
             return Refused(reason="the server failed", status=status)
         case _ if problem == "answer-gone":
             return Refused(reason="the answer was given before and is no longer kept", status=status, spent=True)
+        case _ if problem == "call-undeliverable":
+            return Refused(reason="the call failed too often", status=status, credit=True)
         case _ if problem in _REFUSALS:
             return Refused(reason=f"the seller says {problem}", status=status)
     return None

@@ -69,11 +69,13 @@ def show(rows: Sequence[Mapping[str, Cell]], *, title: str, as_json: bool, empty
         console.print(f"{title}: {empty}", style="dim")
         return
     table = Table(title=title, title_justify="left", header_style="bold")
-    for name, cell in rows[0].items():
+    told = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    for name in told:
+        cell = rows[0][name]
         justify: Literal["left", "right"] = "right" if isinstance(cell, int | float) else "left"
         table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(_short(name, cell) for name, cell in row.items()))
+        table.add_row(*(_short(name, row[name]) for name in told))
     console.print(table)
 
 
@@ -84,7 +86,7 @@ def _short(name: str, cell: Cell) -> str:
     text = str(cell)
     if name == "payment_hash":
         return f"{text[:12]}…"
-    return text.partition("+")[0] if name in ("when", "created", "settled") else text
+    return text[5:16] if name in ("when", "created", "settled") else text
 
 
 def show_one(row: Mapping[str, Cell], *, title: str, as_json: bool) -> None:

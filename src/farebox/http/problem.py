@@ -98,11 +98,11 @@ def payment_required(challenged: Challenged, *, endpoint: str, free_calls: int, 
         "title": "Payment Required",
         "status": "payment_required",
         "error": "Payment required",
-        "detail": f"{quote.resource} costs {quote.amount}."
+        "detail": f"{endpoint} costs {quote.amount}."
         if challenged.retry_after is None
         else "This invoice is not paid yet, or its payment has not arrived yet; show the same proof again in a moment.",
         "message": (
-            f"Pay {quote.amount} to call {quote.resource}: pay the Lightning invoice, then send the very same request "
+            f"Pay {quote.amount} to call {endpoint}: pay the Lightning invoice, then send the very same request "
             f"again with one of: the header `X-Payment-Hash: {payment_hash}`; the query parameter "
             f"`payment_hash={payment_hash}` (both from the same address as this request); the header "
             "`Authorization: L402 <macaroon>:<preimage>`. A paid answer can be fetched again with the same proof."

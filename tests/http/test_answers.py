@@ -406,3 +406,23 @@ async def test_rotating_the_keys_leaves_live_tokens_good(open_shop: Any) -> None
         shop.buyer.market.gate._verified._kept.clear()
         revoked = await shop.buyer.ask("before", authorization=old)
     assert (before.status_code, after.status_code, revoked.status_code) == (200, 200, 401)
+
+
+async def test_made_up_hashes_do_not_make_the_node_busy(open_shop: Any) -> None:
+    async with open_shop() as shop:
+        answers = [await shop.buyer.ask(**{"x-payment-hash": f"{n:064x}"}) for n in range(25)]
+    assert [answer.status_code for answer in answers] == [402] * 20 + [503] * 5
+
+
+async def test_a_wallet_error_of_the_node_is_503_and_not_a_traceback(
+    open_shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_shop() as shop:
+
+        def refused(*_: object, **__: object) -> Any:
+            raise WalletError("sub-satoshi prices can't be asked for here")
+            yield
+
+        monkeypatch.setattr(type(shop.buyer.market.gate.receiver), "create_invoice", refused)
+        answer = await shop.buyer.ask()
+    assert (answer.status_code, answer.json()["error"]) == (503, "node-unavailable")

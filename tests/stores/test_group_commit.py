@@ -92,6 +92,20 @@ def test_sixty_four_operations_asked_for_at_once_are_kept_by_few_commits() -> No
     assert book.commits <= 2
 
 
+@pytest.mark.parametrize(("operations", "commits"), [(1, 1), (64, 1), (1000, 16)])
+def test_what_is_asked_for_in_one_turn_of_a_loop_is_kept_by_few_commits(operations: int, commits: int) -> None:
+    book = Notebook()
+
+    async def story() -> None:
+        group = GroupCommit(book, name="test")
+        await all_of(group, *(write(str(number)) for number in range(operations)))
+        await group.close()
+
+    asyncio.run(story())
+    assert list(map(str, range(operations))) == book.kept
+    assert book.commits <= commits
+
+
 def test_an_operation_that_raises_fails_alone_and_leaves_nothing() -> None:
     book = Notebook()
     book.gate.clear()
@@ -160,6 +174,18 @@ def test_closing_runs_what_was_asked_for_and_accepts_nothing_more() -> None:
 
     asyncio.run(story())
     assert (["a", "b", "c"], True) == (book.kept, book.closed)
+
+
+def test_closing_runs_what_was_asked_for_in_the_same_turn() -> None:
+    book = Notebook()
+
+    async def story() -> str:
+        group = GroupCommit(book, name="test")
+        answer, _ = await asyncio.gather(group.run(write("a")), group.close())
+        return answer
+
+    assert "A" == asyncio.run(story())
+    assert ["a"] == book.kept
 
 
 def test_what_a_cancelled_caller_asked_for_is_done_all_the_same() -> None:

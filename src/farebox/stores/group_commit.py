@@ -1,7 +1,8 @@
 """Group commit: one thread that runs everybody's operations, many in one transaction.
 
 Rules
-1. Operations run in the order in which they were asked for, on one thread, each batch in one transaction.
+1. Operations run in the order in which they were asked for, on one thread, each batch in one transaction. What is asked
+   for in one turn of an event loop is handed to the thread together, at the end of the turn.
 2. Nobody is answered before the commit has returned. One wake-up of an event loop answers a whole batch.
 3. When an operation raises, the batch is undone and each of its operations is run again by itself, so that only the one
    that can't be done fails.
@@ -25,7 +26,9 @@ from farebox.stores.engine import Connection
 
 T = TypeVar("T")
 
-_MOST_IN_A_BATCH: Final = 256  # keeps the database's lock, and everybody's wait, to a few milliseconds
+# These keep the database's lock, and everybody's wait, to a few milliseconds.
+_MOST_IN_A_BATCH: Final = 256
+_MOST_IN_A_PIECE: Final = 64  # a piece is not cut up, so the last one may make a batch that much larger
 
 
 class TransactionalConnection(Connection, Protocol):
@@ -61,9 +64,10 @@ class GroupCommit:
 
     def __init__(self, connection: TransactionalConnection, *, name: str) -> None:
         self._connection = connection
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[_Job] | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
+        self._asked: dict[AbstractEventLoop, list[_Job]] = {}  # in this turn of each loop
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -77,7 +81,11 @@ class GroupCommit:
         with self._closing:
             if self._closed:
                 raise StoreUnavailable("It is closed.")
-            self._queue.put(_Job(loop, future, operation))
+            asked = self._asked.get(loop)
+            if asked is None:
+                asked = self._asked[loop] = []
+                loop.call_soon(self._hand_over, loop)
+            asked.append(_Job(loop, future, operation))
         return await future
 
     async def close(self) -> None:
@@ -85,21 +93,33 @@ class GroupCommit:
         with self._closing:
             if not self._closed:
                 self._closed = True
+                for loop in tuple(self._asked):
+                    self._put(loop)
                 self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self, loop: AbstractEventLoop) -> None:
+        # At the end of the turn: a thread that is woken by each operation fights this one for the interpreter.
+        with self._closing:
+            self._put(loop)
+
+    def _put(self, loop: AbstractEventLoop) -> None:
+        jobs = self._asked.pop(loop, [])
+        for at in range(0, len(jobs), _MOST_IN_A_PIECE):
+            self._queue.put(jobs[at : at + _MOST_IN_A_PIECE])
 
     def _work(self) -> None:
         open_ = True
         while open_:
             batch: list[_Job] = []
-            job = self._queue.get()
+            piece = self._queue.get()
             with suppress(Empty):
-                while job is not None:
-                    batch.append(job)
-                    if len(batch) == _MOST_IN_A_BATCH:
+                while piece is not None:
+                    batch += piece
+                    if len(batch) >= _MOST_IN_A_BATCH:
                         break
-                    job = self._queue.get_nowait()
-            open_ = job is not None
+                    piece = self._queue.get_nowait()
+            open_ = piece is not None
             if batch:
                 self._run_together(batch)
                 _answer(batch)

@@ -54,7 +54,7 @@ def open_ledger(url: str, clock: Clock = utc_now, *, keep_answers: timedelta = K
     """
     scheme, _, rest = url.partition(":")
     if scheme != "sqlite":
-        raise ConfigError(f"A ledger is kept at a URL such as sqlite:///farebox.db, not at {scheme}:….")
+        raise ConfigError("a ledger is kept at a URL; for a file write sqlite:/// in front of its path")
     if rest == _MEMORY:
         path = None
     elif rest.startswith("///") and len(rest) > len("///"):
@@ -101,11 +101,14 @@ class SqlLedger:
         """OPEN or EXPIRED to FUNDED, once; False when it was not so (a duplicate, or less than the price)."""
 
         def move(tx: Connection) -> bool:
-            asked = {"payment_hash": payment_hash, "received_msat": received.msat, "now_ms": in_ms(self._clock())}
-            settled = tx.execute(SQL["settle"], asked).fetchone() is not None
-            if settled:
-                tx.execute(SQL["enter_received"], asked)
-            return settled
+            now_ms = in_ms(self._clock())
+            asked = {"payment_hash": payment_hash, "received_msat": received.msat, "now_ms": now_ms}
+            settled = tx.execute(SQL["settle"], asked).fetchone()
+            if settled is None:
+                return False
+            payment_id, received_msat = settled
+            _enter_received(tx, payment_id, received_msat, now_ms)
+            return True
 
         return await self.engine.write(move)
 
@@ -130,13 +133,13 @@ class SqlLedger:
             won = tx.execute(SQL["claim_proven" if proven else "claim"], claim).fetchone()
             if won is None:
                 return _not_won(tx, payment_hash, claim, now_ms, proven=proven)
-            epoch, attempt, amount_msat, received_msat = won
+            payment_id, epoch, attempt, amount_msat, received_msat = won
             if epoch > 1:
-                _end_draw(tx, payment_hash, epoch - 1, DrawState.RELEASED, now_ms)
+                _end_draw(tx, payment_id, epoch - 1, DrawState.RELEASED, now_ms)
             elif proven:
-                received = {"payment_hash": payment_hash, "received_msat": received_msat, "now_ms": now_ms}
-                tx.execute(SQL["enter_received"], received)
-            tx.execute(SQL["hold_draw"], {**claim, "epoch": epoch, "amount_msat": amount_msat})
+                _enter_received(tx, payment_id, received_msat, now_ms)
+            draw = {"payment_id": payment_id, "epoch": epoch, "amount_msat": amount_msat, "now_ms": now_ms}
+            tx.execute(SQL["hold_draw"], draw)
             return Hold(
                 payment_hash=payment_hash,
                 digest=digest,
@@ -170,13 +173,14 @@ class SqlLedger:
             drawn = tx.execute(SQL["capture"], asked).fetchone()
             if drawn is None:
                 return False
-            state, left_msat = drawn
-            _end_draw(tx, hold.payment_hash, hold.epoch, DrawState.CAPTURED, now_ms)
+            payment_id, state, left_msat = drawn
+            _end_draw(tx, payment_id, hold.epoch, DrawState.CAPTURED, now_ms)
             if answer is not None:
-                tx.execute(SQL["keep_answer"], {**asked, **row_of_answer(answer)})
-            _enter(tx, hold.payment_hash, hold.epoch, "held", "earned", hold.amount.msat, now_ms)
+                kept = {"payment_id": payment_id, "epoch": hold.epoch, "now_ms": now_ms, **row_of_answer(answer)}
+                tx.execute(SQL["keep_answer"], kept)
+            _enter(tx, payment_id, hold.epoch, "held", "earned", hold.amount.msat, now_ms)
             if left_msat and state == PaymentState.SPENT:
-                _enter(tx, hold.payment_hash, hold.epoch, "held", "credit", left_msat, now_ms)
+                _enter(tx, payment_id, hold.epoch, "held", "credit", left_msat, now_ms)
             return True
 
         return await self.engine.write(move)
@@ -189,10 +193,10 @@ class SqlLedger:
             asked = {"payment_hash": hold.payment_hash, "epoch": hold.epoch, "now_ms": now_ms}
             released = tx.execute(SQL["release"], {**asked, "most_attempts": most_attempts}).fetchone()
             if released is not None:
-                state, left_msat = released
-                _end_draw(tx, hold.payment_hash, hold.epoch, DrawState.RELEASED, now_ms)
+                payment_id, state, left_msat = released
+                _end_draw(tx, payment_id, hold.epoch, DrawState.RELEASED, now_ms)
                 if state == PaymentState.CREDIT:
-                    _enter(tx, hold.payment_hash, hold.epoch, "held", "credit", left_msat, now_ms)
+                    _enter(tx, payment_id, hold.epoch, "held", "credit", left_msat, now_ms)
             payment = _find(tx, hold.payment_hash)
             if payment is None:
                 raise StoreUnavailable("The ledger no longer knows the payment of this hold.")
@@ -235,7 +239,10 @@ class SqlLedger:
     async def audit(self) -> Sequence[str]:
         """One line for every payment whose row, draws, entries and answers do not tell one story."""
         rows = await self.engine.read(lambda tx: tx.execute(SQL["audit"], {}).fetchall())
-        return [f"{payment_hash.hex()}: {what}: {one} and {other}" for payment_hash, what, one, other in rows]
+        return [
+            f"{'no payment' if payment_hash is None else payment_hash.hex()}: {what}: {one} and {other}"
+            for payment_hash, what, one, other in rows
+        ]
 
     async def recent_payments(self, limit: int) -> Sequence[Payment]:
         """The newest payments first."""
@@ -260,25 +267,31 @@ def _not_won(
 ) -> Payment | None:
     settled = tx.execute(SQL["settle_proven"], claim).fetchone() if proven else None
     if settled is not None:
-        tx.execute(SQL["enter_received"], {**claim, "received_msat": settled[0]})
+        payment_id, received_msat = settled
+        _enter_received(tx, payment_id, received_msat, now_ms)
     exhausted = tx.execute(SQL["give_up_exhausted"], claim).fetchone()
     if exhausted is not None:
-        owed_msat, epoch = exhausted
-        _end_draw(tx, payment_hash, epoch, DrawState.RELEASED, now_ms)
-        _enter(tx, payment_hash, epoch, "held", "credit", owed_msat, now_ms)
+        payment_id, epoch, owed_msat = exhausted
+        _end_draw(tx, payment_id, epoch, DrawState.RELEASED, now_ms)
+        _enter(tx, payment_id, epoch, "held", "credit", owed_msat, now_ms)
     return _find(tx, payment_hash)
 
 
-def _end_draw(tx: Connection, payment_hash: bytes, epoch: int, state: DrawState, now_ms: int) -> None:
-    ended = {"payment_hash": payment_hash, "epoch": epoch, "state": state.value, "now_ms": now_ms}
+def _end_draw(tx: Connection, payment_id: int, epoch: int, state: DrawState, now_ms: int) -> None:
+    ended = {"payment_id": payment_id, "epoch": epoch, "state": state.value, "now_ms": now_ms}
     tx.execute(SQL["end_draw"], ended)
 
 
+def _enter_received(tx: Connection, payment_id: int, received_msat: int, now_ms: int) -> None:
+    received = {"payment_id": payment_id, "received_msat": received_msat, "now_ms": now_ms}
+    tx.execute(SQL["enter_received"], received)
+
+
 def _enter(
-    tx: Connection, payment_hash: bytes, epoch: int, source: Account, target: Account, amount_msat: int, now_ms: int
+    tx: Connection, payment_id: int, epoch: int, source: Account, target: Account, amount_msat: int, now_ms: int
 ) -> None:
     entry = {
-        "payment_hash": payment_hash,
+        "payment_id": payment_id,
         "epoch": epoch,
         "from_account": source,
         "to_account": target,

@@ -36,8 +36,7 @@ _TAMPERED = (
     ("UPDATE payments SET epoch = epoch + 1 WHERE state = 'funded'", "epoch of its row"),
     ("UPDATE payments SET captured_msat = captured_msat + 1 WHERE held_msat > 0", "left on its open tab"),
     (
-        "INSERT INTO answers"
-        " SELECT payment_hash, epoch, 200, '[]', payment_hash, 0 FROM draws WHERE state = 'released'",
+        "INSERT INTO answers SELECT payment_id, epoch, 200, '[]', '', 0 FROM draws WHERE state = 'released'",
         "epoch with an answer",
     ),
 )

@@ -130,7 +130,7 @@ class LedgerMoves(LedgerStage):
         def move(tx: Connection) -> None:
             asked = {"payment_hash": payment.payment_hash}
             tx.execute(
-                "INSERT INTO entries SELECT payment_hash, epoch, 'credit', 'refunded', received_msat - captured_msat, 0"
+                "INSERT INTO entries SELECT payment_id, epoch, 'credit', 'refunded', received_msat - captured_msat, 0"
                 " FROM payments WHERE payment_hash = :payment_hash AND state = 'credit'",
                 asked,
             )

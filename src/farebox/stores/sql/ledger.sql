@@ -2,7 +2,7 @@
 -- returns says who won. They mean the same in SQLite and in PostgreSQL.
 
 -- name: open_payment
--- No guard: the primary key refuses a payment hash that is known already.
+-- No guard: the hash is unique, which refuses one that is known already.
 INSERT INTO payments (
     payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms
 ) VALUES (
@@ -45,14 +45,14 @@ LIMIT :most;
 UPDATE payments
 SET state = 'funded', received_msat = :received_msat, settled_at_ms = :now_ms
 WHERE payment_hash = :payment_hash AND state IN ('open', 'expired') AND price_msat <= :received_msat
-RETURNING received_msat;
+RETURNING payment_id, received_msat;
 
 -- name: settle_proven
 -- As above; a preimage proves that its price, and does not say whether more, was paid.
 UPDATE payments
 SET state = 'funded', received_msat = price_msat, settled_at_ms = :now_ms
 WHERE payment_hash = :payment_hash AND state IN ('open', 'expired')
-RETURNING received_msat;
+RETURNING payment_id, received_msat;
 
 -- name: expire
 -- Only unpaid invoices, and only when no payment can be on its way to them any more.
@@ -72,7 +72,7 @@ WHERE payment_hash = :payment_hash
     AND received_msat - captured_msat >= price_msat
     AND (lease_until_ms IS NULL OR lease_until_ms <= :now_ms)
     AND attempts < :most_attempts
-RETURNING epoch, attempts, price_msat, received_msat;
+RETURNING payment_id, epoch, attempts, price_msat, received_msat;
 
 -- name: claim_proven
 -- As above, and a payment that was never settled is settled by the proof, for its price, in the same statement.
@@ -90,7 +90,7 @@ WHERE payment_hash = :payment_hash
     AND digest = :digest
     AND (lease_until_ms IS NULL OR lease_until_ms <= :now_ms)
     AND attempts < :most_attempts
-RETURNING epoch, attempts, price_msat, received_msat;
+RETURNING payment_id, epoch, attempts, price_msat, received_msat;
 
 -- name: give_up_exhausted
 -- The last attempt ended without an answer and without a word (its lease ran out): nobody may try again, so the payer is
@@ -102,12 +102,12 @@ WHERE payment_hash = :payment_hash
     AND digest = :digest
     AND (lease_until_ms IS NULL OR lease_until_ms <= :now_ms)
     AND attempts >= :most_attempts
-RETURNING received_msat - captured_msat, epoch;
+RETURNING payment_id, epoch, received_msat - captured_msat;
 
 -- name: hold_draw
 -- No guard: the claim was won; the index allows one held draw for each payment.
-INSERT INTO draws (payment_hash, epoch, amount_msat, state, held_at_ms)
-VALUES (:payment_hash, :epoch, :amount_msat, 'held', :now_ms);
+INSERT INTO draws (payment_id, epoch, amount_msat, state, held_at_ms)
+VALUES (:payment_id, :epoch, :amount_msat, 'held', :now_ms);
 
 -- name: renew
 -- The epoch is still the payment's newest and its draw neither captured nor released.
@@ -127,7 +127,7 @@ SET
     attempts = CASE WHEN received_msat - captured_msat - held_msat < price_msat THEN attempts ELSE 0 END,
     state = CASE WHEN received_msat - captured_msat - held_msat < price_msat THEN 'spent' ELSE 'funded' END
 WHERE payment_hash = :payment_hash AND epoch = :epoch AND held_msat > 0
-RETURNING state, received_msat - captured_msat;
+RETURNING payment_id, state, received_msat - captured_msat;
 
 -- name: release
 -- The epoch is still the payment's newest and its draw neither captured nor released; after the last attempt the payer is
@@ -138,25 +138,26 @@ SET
     lease_until_ms = NULL,
     state = CASE WHEN attempts >= :most_attempts THEN 'credit' ELSE 'funded' END
 WHERE payment_hash = :payment_hash AND epoch = :epoch AND held_msat > 0
-RETURNING state, received_msat - captured_msat;
+RETURNING payment_id, state, received_msat - captured_msat;
 
 -- name: end_draw
 -- Only a held draw ends, and only once; so the one before a new claim ends only if it had lapsed.
 UPDATE draws
 SET state = :state, ended_at_ms = :now_ms
-WHERE payment_hash = :payment_hash AND epoch = :epoch AND state = 'held';
+WHERE payment_id = :payment_id AND epoch = :epoch AND state = 'held';
 
 -- name: keep_answer
 -- No guard: the primary key refuses a second answer to one draw.
-INSERT INTO answers (payment_hash, epoch, status, headers_json, body, kept_at_ms)
-VALUES (:payment_hash, :epoch, :status, :headers_json, :body, :now_ms);
+INSERT INTO answers (payment_id, epoch, status, headers_json, body, kept_at_ms)
+VALUES (:payment_id, :epoch, :status, :headers_json, :body, :now_ms);
 
 -- name: find_answer
 -- Only while it is promised to be kept, whether or not it has been forgotten yet; the newest where there are several.
 SELECT status, headers_json, body
 FROM answers
+JOIN payments ON payments.payment_id = answers.payment_id
 WHERE payment_hash = :payment_hash AND kept_at_ms > :before_ms
-ORDER BY epoch DESC
+ORDER BY answers.epoch DESC
 LIMIT 1;
 
 -- name: forget_answers
@@ -166,14 +167,14 @@ WHERE kept_at_ms <= :before_ms;
 
 -- name: enter
 -- No guard: the primary key refuses to move an amount twice for one reason.
-INSERT INTO entries (payment_hash, epoch, from_account, to_account, amount_msat, at_ms)
-VALUES (:payment_hash, :epoch, :from_account, :to_account, :amount_msat, :now_ms);
+INSERT INTO entries (payment_id, epoch, from_account, to_account, amount_msat, at_ms)
+VALUES (:payment_id, :epoch, :from_account, :to_account, :amount_msat, :now_ms);
 
 -- name: enter_received
 -- What came in, once: a payment settles once, and the primary key makes saying it again do nothing.
-INSERT INTO entries (payment_hash, epoch, from_account, to_account, amount_msat, at_ms)
-VALUES (:payment_hash, 0, 'received', 'held', :received_msat, :now_ms)
-ON CONFLICT (payment_hash, epoch, from_account, to_account) DO NOTHING;
+INSERT INTO entries (payment_id, epoch, from_account, to_account, amount_msat, at_ms)
+VALUES (:payment_id, 0, 'received', 'held', :received_msat, :now_ms)
+ON CONFLICT (payment_id, epoch, from_account, to_account) DO NOTHING;
 
 -- name: taken_slots
 -- No guard: it only proposes slots; taking one has its own guard.
@@ -226,7 +227,7 @@ GROUP BY account;
 -- Every payment whose row, draws, entries and answers do not tell one story.
 WITH booked AS (
     SELECT
-        payment_hash,
+        payment_id,
         SUM(CASE WHEN from_account = 'received' THEN amount_msat ELSE 0 END) AS received_msat,
         SUM(CASE WHEN to_account = 'held' THEN amount_msat WHEN from_account = 'held' THEN -amount_msat ELSE 0 END)
             AS held_msat,
@@ -234,16 +235,16 @@ WITH booked AS (
         SUM(CASE WHEN to_account = 'credit' THEN amount_msat WHEN from_account = 'credit' THEN -amount_msat ELSE 0 END)
             AS credit_msat
     FROM entries
-    GROUP BY payment_hash
+    GROUP BY payment_id
 ),
 drawn AS (
     SELECT
-        payment_hash,
+        payment_id,
         SUM(CASE WHEN state = 'held' THEN amount_msat ELSE 0 END) AS held_msat,
         SUM(CASE WHEN state = 'captured' THEN amount_msat ELSE 0 END) AS captured_msat,
         MAX(epoch) AS epoch
     FROM draws
-    GROUP BY payment_hash
+    GROUP BY payment_id
 ),
 told AS (
     SELECT
@@ -262,8 +263,8 @@ told AS (
         COALESCE(drawn.captured_msat, 0) AS drawn_captured_msat,
         COALESCE(drawn.epoch, 0) AS drawn_epoch
     FROM payments
-    LEFT JOIN booked ON booked.payment_hash = payments.payment_hash
-    LEFT JOIN drawn ON drawn.payment_hash = payments.payment_hash
+    LEFT JOIN booked ON booked.payment_id = payments.payment_id
+    LEFT JOIN drawn ON drawn.payment_id = payments.payment_id
 )
 SELECT payment_hash, 'received by its row, and by the entries', received_msat, booked_received_msat
 FROM told
@@ -301,8 +302,9 @@ SELECT payment_hash, 'epoch of its row, and of its newest draw', epoch, drawn_ep
 FROM told
 WHERE epoch <> drawn_epoch
 UNION ALL
-SELECT answers.payment_hash, 'epoch with an answer, and of no captured draw', answers.epoch, 0
+SELECT payments.payment_hash, 'epoch with an answer, and of no captured draw', answers.epoch, 0
 FROM answers
+LEFT JOIN payments ON payments.payment_id = answers.payment_id
 LEFT JOIN draws
-    ON draws.payment_hash = answers.payment_hash AND draws.epoch = answers.epoch AND draws.state = 'captured'
+    ON draws.payment_id = answers.payment_id AND draws.epoch = answers.epoch AND draws.state = 'captured'
 WHERE draws.epoch IS NULL;

@@ -19,9 +19,12 @@ CREATE TABLE salts (
     salt BLOB NOT NULL
 );
 
--- A payment is a tab. The checks are the invariants of farebox.core.payment, so that no statement can break one.
+-- A payment is a tab. The checks are the invariants of farebox.core.payment, so that no statement can break one. The id
+-- (SQLite counts it by itself; elsewhere a migration makes it count) is what other tables refer to: their rows lie in order
+-- of time, where keys that begin with a hash would spread what one commit writes over the whole file.
 CREATE TABLE payments (
-    payment_hash BLOB PRIMARY KEY CHECK (length(payment_hash) = 32),
+    payment_id INTEGER PRIMARY KEY,
+    payment_hash BLOB NOT NULL UNIQUE CHECK (length(payment_hash) = 32),
     state TEXT NOT NULL CHECK (state IN ('open', 'funded', 'spent', 'expired', 'credit', 'refunded')),
     price_msat BIGINT NOT NULL CHECK (price_msat > 0),
     digest BLOB NOT NULL CHECK (length(digest) = 32),
@@ -52,39 +55,39 @@ CREATE INDEX payments_open ON payments (client, digest, expires_at_ms) WHERE sta
 CREATE INDEX payments_newest ON payments (created_at_ms);
 
 CREATE TABLE draws (
-    payment_hash BLOB NOT NULL REFERENCES payments (payment_hash),
+    payment_id INTEGER NOT NULL REFERENCES payments (payment_id),
     epoch INTEGER NOT NULL CHECK (epoch > 0),
     amount_msat BIGINT NOT NULL CHECK (amount_msat > 0),
     state TEXT NOT NULL CHECK (state IN ('held', 'captured', 'released')),
     held_at_ms BIGINT NOT NULL,
     ended_at_ms BIGINT,
-    PRIMARY KEY (payment_hash, epoch),
+    PRIMARY KEY (payment_id, epoch),
     CHECK ((ended_at_ms IS NULL) = (state = 'held'))
 );
 
 -- The key is why an answer is given at most once to a draw, and why the answer of a draw never changes.
 CREATE TABLE answers (
-    payment_hash BLOB NOT NULL,
+    payment_id INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
     status INTEGER NOT NULL,
     headers_json TEXT NOT NULL,
     body BLOB NOT NULL,
     kept_at_ms BIGINT NOT NULL,
-    PRIMARY KEY (payment_hash, epoch),
-    FOREIGN KEY (payment_hash, epoch) REFERENCES draws (payment_hash, epoch)
+    PRIMARY KEY (payment_id, epoch),
+    FOREIGN KEY (payment_id, epoch) REFERENCES draws (payment_id, epoch)
 );
 CREATE INDEX answers_oldest ON answers (kept_at_ms);
 
 -- Double entry: each row takes an amount from one account and gives the same to another. The key is why no amount moves
 -- twice for one reason.
 CREATE TABLE entries (
-    payment_hash BLOB NOT NULL REFERENCES payments (payment_hash),
+    payment_id INTEGER NOT NULL REFERENCES payments (payment_id),
     epoch INTEGER NOT NULL,
     from_account TEXT NOT NULL,
     to_account TEXT NOT NULL,
     amount_msat BIGINT NOT NULL CHECK (amount_msat > 0),
     at_ms BIGINT NOT NULL,
-    PRIMARY KEY (payment_hash, epoch, from_account, to_account),
+    PRIMARY KEY (payment_id, epoch, from_account, to_account),
     CHECK (
         (from_account = 'received' AND to_account = 'held')
         OR (from_account = 'held' AND to_account IN ('earned', 'credit'))

@@ -32,7 +32,7 @@ async def granted(market: Market) -> tuple[Grant, Visit]:
     assert isinstance(asked, Challenged)
     preimage = market.pay(asked.invoice.text)
     proof = ("authorization", f"L402 {asked.wire.body['macaroon']}:{preimage.hex()}")
-    visit = Visit(quote=QUOTE, wire=Wire(headers=(proof,)), client="192.0.2.7/32")
+    visit = Visit(quote=QUOTE, wire=Wire(headers=(proof,)), client="192.0.2.7/32", rerun=True)
     grant = await market.gate.admit(visit)
     assert isinstance(grant, Grant)
     return grant, visit

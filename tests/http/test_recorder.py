@@ -257,3 +257,50 @@ async def test_a_call_of_unknown_outcome_is_credit_unless_it_may_run_again(
     payment = (await market.gate.ledger.recent_payments(1))[0]
     await market.close()
     assert (answer.status_code, payment.state) == (502, state)
+
+
+async def test_a_service_that_can_not_be_reached_uses_up_no_attempt() -> None:
+    market = Market.open()
+    reachable = False
+
+    async def service(scope: Any, receive: Any, send: Any) -> None:
+        if not reachable:
+            raise UpstreamFailed("connection refused", sent=False)
+        await Script(b"here")(scope, receive, send)
+
+    app = Paywall(service, gate=market.gate, prices={"POST /x": "21 sat"})
+    transport = httpx.ASGITransport(app=app, client=("192.0.2.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as http:
+        asked = (await http.post("/x", content=b"x")).json()
+        proof = {"authorization": f"L402 {asked['macaroon']}:{market.pay(asked['invoice']).hex()}"}
+        failed = [(await http.post("/x", content=b"x", headers=proof)).status_code for _ in range(5)]
+        reachable = True
+        served = await http.post("/x", content=b"x", headers=proof)
+    await market.close()
+    assert failed == [502] * 5
+    assert (served.status_code, served.content) == (200, b"here")
+
+
+async def test_an_answer_that_could_not_be_stored_is_charged_and_given_when_it_is_asked_for_again() -> None:
+    market = Market.open()
+    ledger: Any = market.gate.ledger
+    app = Script(b"here", headers=[(b"content-length", b"4")])
+    paywall = Paywall(app, gate=market.gate, prices={"POST /x": "21 sat"})
+
+    async def full(*_: object) -> bool:
+        raise StoreUnavailable("disk full")
+
+    transport = httpx.ASGITransport(app=paywall, client=("192.0.2.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as http:
+        asked = (await http.post("/x", content=b"x")).json()
+        proof = {"authorization": f"L402 {asked['macaroon']}:{market.pay(asked['invoice']).hex()}"}
+        ledger.capture = full
+        statuses = [(await http.post("/x", content=b"x", headers=proof)).status_code for _ in range(2)]
+        del ledger.capture
+        market.clock.pass_by(market.gate.terms.lease * 2)
+        served = await http.post("/x", content=b"x", headers=proof)
+        earned = (await ledger.balance()).earned
+    await market.close()
+    assert statuses == [503, 503]
+    assert (served.status_code, served.content, app.calls) == (200, b"here", 1)
+    assert earned == Amount.sats(21)

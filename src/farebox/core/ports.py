@@ -168,15 +168,22 @@ class Ledger(Protocol):
         """OPEN or EXPIRED to FUNDED, once; False when it was not so (a duplicate, or less than the price)."""
 
     async def hold(
-        self, payment_hash: bytes, *, digest: bytes, proven: bool, lease: timedelta, most_attempts: int
+        self,
+        payment_hash: bytes,
+        *,
+        digest: bytes,
+        proven: bool,
+        lease: timedelta,
+        most_attempts: int,
+        rerun: bool = True,
     ) -> Hold | Payment | None:
         """Claim the price of one call with one conditional statement.
 
         A Hold when the claim was won: the payment is FUNDED, for this digest, with enough left, no live hold and
         attempts to spare. `proven` says that the preimage was shown, which settles an OPEN or EXPIRED payment for its
         price in the same transaction, whether or not the claim is then won. Otherwise the row as it stands, or None
-        when there is no such payment. A payment for this digest whose last attempt's lease ran out without a word goes
-        to CREDIT here, so that none hangs for ever.
+        when there is no such payment. A payment whose last attempt lapsed without a word becomes CREDIT by it, and so
+        does one whose call must not run twice (`rerun` False) when any attempt lapsed, because it may have run.
         """
 
     async def renew(self, hold: Hold, *, lease: timedelta) -> bool:
@@ -188,8 +195,11 @@ class Ledger(Protocol):
         False, with nothing done, when the hold is no longer ours. `None` for an answer too large to be kept.
         """
 
-    async def release(self, hold: Hold, *, most_attempts: int) -> Payment:
-        """The call failed: give the amount back to the tab; CREDIT when this was the last attempt. Returns the row."""
+    async def release(self, hold: Hold, *, most_attempts: int, ran: bool = True) -> Payment:
+        """The call failed: give the amount back to the tab; CREDIT when this was the last attempt. Returns the row.
+
+        An attempt in which certainly nothing `ran` is not counted.
+        """
 
     async def give_up(self, hold: Hold) -> Payment:
         """Nobody knows whether the call ran, and it must not run twice: to CREDIT at once. Returns the row."""

@@ -34,7 +34,7 @@ from farebox.core.errors import (
 from farebox.core.exchange import Credential, Quote, Receipt, Wire
 from farebox.core.payment import FreeCall, Hold, Payment, PaymentState
 from farebox.core.ports import Clock, Conversation, Dialect, InvoiceState, Ledger, Receiver
-from farebox.gate.grant import Grant, RunningCalls
+from farebox.gate.grant import Grant, RunningCalls, UnsavedAnswers
 from farebox.gate.memory import GivenAnswers, Pace, VerifiedProofs
 from farebox.gate.terms import Challenged, Free, Replay, Terms, Visit
 
@@ -80,6 +80,7 @@ class Gate:
         self._running = RunningCalls(ledger, self.terms.lease)
         self._verified = VerifiedProofs()
         self._given = GivenAnswers()
+        self._unsaved = UnsavedAnswers(ledger, self._given)
         self._unknown_look_ups = Pace(per_second=_MOST_UNKNOWN_LOOK_UPS)
 
     async def admit(self, visit: Visit) -> Decision:
@@ -171,6 +172,8 @@ class Gate:
 
     async def _claim(self, credential: Credential, visit: Visit) -> Decision:
         quote, asked_node = visit.quote, False
+        if (saved := await self._unsaved.save(credential.payment_hash, quote.digest)) is not None:
+            return saved
         deadline = asyncio.get_running_loop().time() + self.terms.patience.total_seconds()
         while True:
             outcome = await self.ledger.hold(
@@ -179,6 +182,7 @@ class Gate:
                 proven=credential.preimage is not None,
                 lease=self.terms.lease,
                 most_attempts=self.terms.most_attempts,
+                rerun=visit.rerun,
             )
             if isinstance(outcome, Hold):
                 return self._granted(outcome, credential)
@@ -211,6 +215,7 @@ class Gate:
             ledger=self.ledger,
             running=self._running,
             given=self._given,
+            unsaved=self._unsaved,
             most_attempts=self.terms.most_attempts,
         )
 

@@ -9,17 +9,21 @@ Rules
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from farebox.core.errors import CallInProgress, StoreUnavailable, UpstreamFailed
 from farebox.core.exchange import Wire
 from farebox.core.payment import Answer, Hold, Payment
 from farebox.core.ports import Ledger
 from farebox.gate.memory import GivenAnswers
+from farebox.gate.terms import Replay
+
+_MOST_UNSAVED: Final = 256
 
 
 @dataclass(slots=True)
@@ -90,13 +94,41 @@ class RunningCalls:
                     await self._ledger.renew(self._calls[payment_hash].hold, lease=self._lease)
 
 
+class UnsavedAnswers:
+    """Answers of this process that the ledger could not be given when they were there; tried again when asked for."""
+
+    def __init__(self, ledger: Ledger, given: GivenAnswers) -> None:
+        self._ledger = ledger
+        self._given = given
+        self._kept: OrderedDict[bytes, tuple[Hold, Answer, Wire]] = OrderedDict()
+
+    def keep(self, hold: Hold, answer: Answer, receipt: Wire) -> None:
+        """Remember one, and forget the oldest when there are too many."""
+        self._kept[hold.payment_hash] = hold, answer, receipt
+        if len(self._kept) > _MOST_UNSAVED:
+            self._kept.popitem(last=False)
+
+    async def save(self, payment_hash: bytes, digest: bytes) -> Replay | None:
+        """Charge and keep the answer after all. None when there is none, or its hold was taken over meanwhile.
+
+        Raises StoreUnavailable when the ledger still can't say.
+        """
+        kept = self._kept.get(payment_hash)
+        if kept is None or kept[0].digest != digest:
+            return None
+        hold, answer, receipt = kept
+        captured = await self._ledger.capture(hold, answer)
+        self._kept.pop(payment_hash, None)
+        return self._given.keep(payment_hash, digest, answer, receipt) if captured else None
+
+
 class Grant:
     """A payment that is held for one call: capture it with the answer, or release it.
 
     As an async context manager it releases when it is left without having been captured.
     """
 
-    __slots__ = ("_given", "_ledger", "_most_attempts", "_running", "_settled", "hold", "receipt")
+    __slots__ = ("_given", "_ledger", "_most_attempts", "_running", "_settled", "_unsaved", "hold", "receipt")
 
     def __init__(
         self,
@@ -106,6 +138,7 @@ class Grant:
         ledger: Ledger,
         running: RunningCalls,
         given: GivenAnswers,
+        unsaved: UnsavedAnswers,
         most_attempts: int,
     ) -> None:
         self.hold = hold
@@ -113,6 +146,7 @@ class Grant:
         self._ledger = ledger
         self._running = running
         self._given = given
+        self._unsaved = unsaved
         self._most_attempts = most_attempts
         self._settled = False
         running.begin(hold)
@@ -121,11 +155,16 @@ class Grant:
         """Charge, and keep the answer, in one step; returns the parts of the answer that hold the receipt.
 
         `None` for an answer too large to be kept. Raises CallInProgress, and nothing was charged, when the hold was
-        lost to a later one; StoreUnavailable when the ledger can't say, and then the lease runs out by itself.
+        lost to a later one; StoreUnavailable when the ledger can't say: then the answer is kept in mind, and charged
+        when it is asked for again.
         """
         captured = False
         try:
             captured = await self._ledger.capture(self.hold, answer)
+        except StoreUnavailable:
+            if answer is not None:
+                self._unsaved.keep(self.hold, answer, self.receipt)
+            raise
         finally:
             if captured and answer is not None:
                 self._given.keep(self.hold.payment_hash, self.hold.digest, answer, self.receipt)
@@ -134,10 +173,13 @@ class Grant:
             raise CallInProgress("the lease of this call ran out before it was done")
         return self.receipt
 
-    async def release(self) -> Payment:
-        """The call failed and may be made again with the same proof. Returns the payment as it then stands."""
+    async def release(self, *, ran: bool = True) -> Payment:
+        """The call failed and may be made again with the same proof. Returns the payment as it then stands.
+
+        ran: False when it certainly did not run, so that it does not count as an attempt.
+        """
         try:
-            return await self._ledger.release(self.hold, most_attempts=self._most_attempts)
+            return await self._ledger.release(self.hold, most_attempts=self._most_attempts, ran=ran)
         finally:
             self._end(failed=True)
 

@@ -36,12 +36,14 @@ class Visit:
     """One call as it stands before the gate.
 
     client: the address prefix of the caller. probing: a free call is not wanted (HEAD, `?l402=require`, an empty POST).
+    rerun: whether the call may run again when nobody knows whether it ran.
     """
 
     quote: Quote
     wire: Wire
     client: str
     probing: bool = False
+    rerun: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

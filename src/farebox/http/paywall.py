@@ -202,6 +202,7 @@ class Paywall:
             # A HEAD asks for the price of a call; only where it stands for a GET can it also be that call.
             wire=request.wire if scope["method"] != "HEAD" or request.method == "GET" else Wire(),
             client=self._client(peer[0] if peer else None, scope["headers"]),
+            rerun=_may_rerun(route, request),
             probing=request.forced or scope["method"] == "HEAD" or (body_expected and not request.has_content),
         )
 
@@ -274,10 +275,14 @@ class Paywall:
             head=scope["method"] == "HEAD",
             held_back=self._manners.held_back,
             most_answer=self._manners.most_answer,
-            rerun=route.rerun or request.method == "GET",
+            rerun=_may_rerun(route, request),
         )
         inner = self._inner(scope, route, request, grant)
         await recorder.run(self._app, inner, _body_then(request.body, None))
+
+
+def _may_rerun(route: Route, request: PricedRequest) -> bool:
+    return route.rerun or request.method == "GET"
 
 
 def _body_then(body: bytes, receive: Receive | None) -> Receive:

@@ -103,7 +103,10 @@ class Recorder:
         return self._mode is _Mode.FLOWING
 
     async def _let_go(self, failure: UpstreamFailed, *, unknown: bool) -> UpstreamFailed:
-        payment = await (self._grant.give_up() if unknown and not self._rerun else self._grant.release())
+        if unknown and not self._rerun:
+            payment = await self._grant.give_up()
+        else:
+            payment = await self._grant.release(ran=failure.evidence.get("sent") is not False)
         log.warning("released", reason=str(failure), state=payment.state.value, attempt=self._grant.hold.attempt)
         return failure.with_evidence(payment=_told(payment))
 

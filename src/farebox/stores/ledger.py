@@ -113,7 +113,14 @@ class SqlLedger:
         return await self.engine.write(move)
 
     async def hold(
-        self, payment_hash: bytes, *, digest: bytes, proven: bool, lease: timedelta, most_attempts: int
+        self,
+        payment_hash: bytes,
+        *,
+        digest: bytes,
+        proven: bool,
+        lease: timedelta,
+        most_attempts: int,
+        rerun: bool = True,
     ) -> Hold | Payment | None:
         """Claim the price of one call with one conditional statement; the row as it stands where that was not won.
 
@@ -129,6 +136,7 @@ class SqlLedger:
                 "now_ms": now_ms,
                 "lease_until_ms": until_ms,
                 "most_attempts": most_attempts,
+                "rerun": rerun,
             }
             won = tx.execute(SQL["claim_proven" if proven else "claim"], claim).fetchone()
             if won is None:
@@ -185,13 +193,13 @@ class SqlLedger:
 
         return await self.engine.write(move)
 
-    async def release(self, hold: Hold, *, most_attempts: int) -> Payment:
+    async def release(self, hold: Hold, *, most_attempts: int, ran: bool = True) -> Payment:
         """The call failed: give the amount back to the tab; CREDIT when this was the last attempt. Returns the row."""
 
         def move(tx: Connection) -> Payment:
             now_ms = in_ms(self._clock())
             asked = {"payment_hash": hold.payment_hash, "epoch": hold.epoch, "now_ms": now_ms}
-            released = tx.execute(SQL["release"], {**asked, "most_attempts": most_attempts}).fetchone()
+            released = tx.execute(SQL["release"], {**asked, "most_attempts": most_attempts, "ran": ran}).fetchone()
             if released is not None:
                 payment_id, state, left_msat = released
                 _end_draw(tx, payment_id, hold.epoch, DrawState.RELEASED, now_ms)

@@ -262,6 +262,38 @@ class LedgerClaims(LedgerStage):
         assert (2, 2, clock() + LEASE) == (second.epoch, second.attempt, second.lease_until)
 
     @told
+    async def test_a_lapsed_hold_of_a_call_that_must_not_run_twice_is_credit(
+        self, ledger: SqlLedger, clock: StillClock, payment: Payment
+    ) -> None:
+        """It may have run, so nobody is let in once more, and its price is owed."""
+        await must_hold(ledger, payment)
+        clock.pass_by(LEASE)
+        found = await ledger.hold(
+            payment.payment_hash, digest=DIGEST, proven=True, lease=LEASE, most_attempts=MOST, rerun=False
+        )
+        assert isinstance(found, Payment)
+        assert PaymentState.CREDIT is found.state
+        assert PRICE == (await ledger.balance()).credit
+
+    @told
+    async def test_a_call_that_must_not_run_twice_is_held_after_one_that_failed(
+        self, ledger: SqlLedger, payment: Payment
+    ) -> None:
+        """A failure that was told is no lapse."""
+        await ledger.release(await must_hold(ledger, payment), most_attempts=MOST)
+        again = await ledger.hold(
+            payment.payment_hash, digest=DIGEST, proven=True, lease=LEASE, most_attempts=MOST, rerun=False
+        )
+        assert isinstance(again, Hold)
+
+    @told
+    async def test_an_attempt_in_which_nothing_ran_is_not_counted(self, ledger: SqlLedger, payment: Payment) -> None:
+        """A service that can't be reached uses up nobody's attempts."""
+        for _ in range(3 * MOST):
+            released = await ledger.release(await must_hold(ledger, payment), most_attempts=MOST, ran=False)
+            assert (PaymentState.FUNDED, 0) == (released.state, released.attempts)
+
+    @told
     async def test_a_stale_epoch_can_do_nothing(self, ledger: SqlLedger, clock: StillClock, payment: Payment) -> None:
         """Neither renew, capture, release nor give up: the payment is another's now."""
         stale = await must_hold(ledger, payment)

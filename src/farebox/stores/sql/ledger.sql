@@ -63,14 +63,15 @@ RETURNING payment_hash;
 
 -- name: claim
 -- Funded, for this request, with a price left, nobody else's live hold, and attempts to spare: of any number of callers
--- at once exactly one finds it so.
+-- at once exactly one finds it so. A hold that lapsed may have been a call that ran, so it is taken over only where that
+-- may run again.
 UPDATE payments
 SET held_msat = price_msat, lease_until_ms = :lease_until_ms, attempts = attempts + 1, epoch = epoch + 1
 WHERE payment_hash = :payment_hash
     AND state = 'funded'
     AND digest = :digest
     AND received_msat - captured_msat >= price_msat
-    AND (lease_until_ms IS NULL OR lease_until_ms <= :now_ms)
+    AND (lease_until_ms IS NULL OR (:rerun AND lease_until_ms <= :now_ms))
     AND attempts < :most_attempts
 RETURNING payment_id, epoch, attempts, price_msat, received_msat;
 
@@ -88,20 +89,20 @@ SET
 WHERE payment_hash = :payment_hash
     AND (state IN ('open', 'expired') OR (state = 'funded' AND received_msat - captured_msat >= price_msat))
     AND digest = :digest
-    AND (lease_until_ms IS NULL OR lease_until_ms <= :now_ms)
+    AND (lease_until_ms IS NULL OR (:rerun AND lease_until_ms <= :now_ms))
     AND attempts < :most_attempts
 RETURNING payment_id, epoch, attempts, price_msat, received_msat;
 
 -- name: give_up_exhausted
--- The last attempt ended without an answer and without a word (its lease ran out): nobody may try again, so the payer is
--- owed the rest.
+-- The last attempt, or one of a call that must not run twice, ended without an answer and without a word (its lease ran
+-- out): nobody may try again, so the payer is owed the rest.
 UPDATE payments
 SET state = 'credit', held_msat = 0, lease_until_ms = NULL
 WHERE payment_hash = :payment_hash
     AND state = 'funded'
     AND digest = :digest
     AND (lease_until_ms IS NULL OR lease_until_ms <= :now_ms)
-    AND attempts >= :most_attempts
+    AND (attempts >= :most_attempts OR (lease_until_ms IS NOT NULL AND NOT :rerun))
 RETURNING payment_id, epoch, received_msat - captured_msat;
 
 -- name: hold_draw
@@ -131,12 +132,13 @@ RETURNING payment_id, state, received_msat - captured_msat;
 
 -- name: release
 -- The epoch is still the payment's newest and its draw neither captured nor released; after the last attempt the payer is
--- owed the rest.
+-- owed the rest. An attempt in which nothing ran is not counted.
 UPDATE payments
 SET
     held_msat = 0,
     lease_until_ms = NULL,
-    state = CASE WHEN attempts >= :most_attempts THEN 'credit' ELSE 'funded' END
+    attempts = CASE WHEN :ran THEN attempts ELSE attempts - 1 END,
+    state = CASE WHEN NOT :ran THEN 'funded' WHEN attempts >= :most_attempts THEN 'credit' ELSE 'funded' END
 WHERE payment_hash = :payment_hash AND epoch = :epoch AND held_msat > 0
 RETURNING payment_id, state, received_msat - captured_msat;
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FENCE = re.compile(r"^(?P<mark><!-- runs -->\s*\n)?```python[^\n]*\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -26,6 +28,7 @@ def test_every_python_example_is_python(root: Path) -> None:
         assert compile("\n" + code, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
 
 
+@pytest.mark.system
 def test_every_example_that_claims_to_run_runs(root: Path, tmp_path: Path) -> None:
     for where, code, runs in examples(root):
         if runs:

@@ -250,7 +250,7 @@ class Paywall:
         """The scope as the app sees it: the request that was paid for, without its proof."""
         headers = [
             (name, value)
-            for name, value in request.headers
+            for name, value in self.reader.passed_on(request)
             if not (name == b"authorization" and self._gate.is_proof(value.decode("latin-1")))
             # A paid answer is kept for whoever shows the proof again, and that one may not unpack what this one can.
             and not (name == b"accept-encoding" and grant is not None)

@@ -55,12 +55,13 @@ class Disconnected(Exception):
 class PricedRequest(NamedTuple):
     """A request without its proof.
 
-    method: the one it stands for (`GET` for a HEAD). shown: the headers, query and members that may be a proof.
+    method: the one it stands for (`GET` for a HEAD). arrived: every header field, as it was sent.
+    shown: the headers, query and members that may be a proof.
     authorization: the Authorization value, if that is the only place where a proof can be. forced: `?l402=require`.
     """
 
     method: str
-    headers: RawHeaders
+    arrived: RawHeaders
     query: bytes
     body: bytes
     shown: tuple[Pairs, Pairs, Mapping[str, Json]]
@@ -88,6 +89,9 @@ class _Kind(Enum):
     HOST = auto()
     OVERRIDE = auto()
     UPGRADE = auto()
+
+
+_NOT_PASSED_ON: Final = (_Kind.DROPPED, _Kind.PROOF, _Kind.UPGRADE)
 
 
 class Reader:
@@ -129,7 +133,8 @@ class Reader:
 
     def take(self, scope: Scope, body: bytes, method: str) -> PricedRequest:
         """The same for a body that was read already."""
-        kept, shown, told = self._sort(scope["headers"])
+        headers: RawHeaders = scope["headers"]
+        shown, told = self._look_through(headers)
         query: bytes = scope["query_string"]
         query_proof: Pairs = ()
         forced = False
@@ -138,8 +143,6 @@ class Reader:
         body_proof: Mapping[str, Json] = _NO_MEMBERS
         if body:
             body, body_proof = self._cut_body(body)
-        if body or method in ("POST", "PUT", "PATCH"):
-            kept.append((b"content-length", b"%d" % len(body)))
         authority = self._authority or scope["scheme"].encode() + b"://" + told.get(b"host", b"").lower()
         parts = [b"farebox request 1", method.encode(), authority, raw_path(scope), query]
         parts += [told.get(name, b"\x00") for name in self._digested]
@@ -148,7 +151,7 @@ class Reader:
         alone = len(shown) == 1 and not query_proof and not body_proof and shown[0][0] == "authorization"
         return PricedRequest(
             method,
-            kept,
+            headers,
             query,
             body,
             (tuple(shown), query_proof, body_proof),
@@ -157,39 +160,41 @@ class Reader:
             forced,
         )
 
-    def _sort(self, headers: RawHeaders) -> tuple[RawHeaders, list[tuple[str, str]], dict[bytes, bytes]]:
-        """The headers that go on, those that may be a proof, and those that the digest covers."""
-        kept: RawHeaders = []
+    def passed_on(self, request: PricedRequest) -> RawHeaders:
+        """The header fields that belong to the request without its proof; `authorization` is left for others to judge."""
+        lowered = [(name.lower(), value) for name, value in request.arrived]
+        kept = [pair for pair in lowered if self._kinds.get(pair[0]) not in _NOT_PASSED_ON]
+        if request.body or request.method in ("POST", "PUT", "PATCH"):
+            kept.append((b"content-length", b"%d" % len(request.body)))
+        return kept
+
+    def _look_through(self, headers: RawHeaders) -> tuple[list[tuple[str, str]], dict[bytes, bytes]]:
+        """The header fields that may be a proof, and those that the digest covers."""
         shown: list[tuple[str, str]] = []
         told: dict[bytes, bytes] = {}
-        size, kinds = 0, self._kinds
+        size, kind_of = 0, self._kinds.get
         for given, value in headers:
-            name = given.lower()
-            size += len(name) + len(value)
-            kind = kinds.get(name)
-            if kind is _Kind.DROPPED:
-                continue
-            if kind is _Kind.PROOF:
-                shown.append((name.decode("latin-1"), value.decode("latin-1")))
-                continue
-            kept.append((name, value))
-            if kind is None:
-                continue
-            if kind is _Kind.AUTHORIZATION:
-                shown.append(("authorization", value.decode("latin-1")))
-            elif kind is _Kind.DIGESTED:
+            size += len(given) + len(value)
+            kind = kind_of(given)
+            name = given
+            if kind is None:  # servers write names in lower case; whoever does not is looked up once more
+                name = given.lower()
+                kind = kind_of(name)
+                if kind is None:
+                    continue
+            if kind is _Kind.DIGESTED:
                 told[name] = told[name] + b"," + value if name in told else value
+            elif kind is _Kind.HOST:
+                if b"host" in told:
+                    raise MalformedRequest("more than one Host header")
+                told[b"host"] = value
+            elif kind is _Kind.AUTHORIZATION or kind is _Kind.PROOF:
+                shown.append((name.decode("latin-1"), value.decode("latin-1")))
             elif kind is _Kind.OVERRIDE:
                 raise MalformedRequest(f"{name.decode()} is not honoured here; send the method itself")
-            elif kind is _Kind.UPGRADE:
-                kept.pop()
-            elif b"host" in told:
-                raise MalformedRequest("more than one Host header")
-            else:
-                told[b"host"] = value
         if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
             raise HeadersTooLarge(f"at most {MOST_HEADERS} fields of {MOST_HEADER_BYTES} bytes together")
-        return kept, shown, told
+        return shown, told
 
     def _cut_query(self, query: bytes) -> tuple[bytes, Pairs, bool]:
         if not query:

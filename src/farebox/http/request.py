@@ -161,7 +161,7 @@ class Reader:
         )
 
     def passed_on(self, request: PricedRequest) -> RawHeaders:
-        """The header fields that belong to the request without its proof; `authorization` is left for others to judge."""
+        """The header fields of the request without its proof; whether `authorization` is one is for others to judge."""
         lowered = [(name.lower(), value) for name, value in request.arrived]
         kept = [pair for pair in lowered if self._kinds.get(pair[0]) not in _NOT_PASSED_ON]
         if request.body or request.method in ("POST", "PUT", "PATCH"):

@@ -23,7 +23,7 @@ from farebox.core.errors import (
     WalletError,
 )
 from farebox.core.payment import DrawState
-from farebox.core.ports import Failed, Paid, Purchase, Unresolved
+from farebox.core.ports import KEPT, Failed, Paid, Purchase, Unresolved
 from farebox.core.secret import Secret
 from farebox.payer import (
     Bought,
@@ -567,6 +567,26 @@ REFUSALS: list[dict[str, Any]] = [
     {"status": 500},
     {"status": 501},
 ]
+
+
+def test_a_call_that_the_seller_refuses_and_keeps_the_money_for_is_not_paid_again(world: World) -> None:
+    world.answers = [world.asks(), world.says(404, payment_kept="true"), world.says(404, payment_kept="true")]
+    first, again = buy(world), buy(world)
+
+    assert len(world.wallet.payments) == 1
+    assert (first.replayed, again.replayed) == (False, True)
+    assert not only_row(world).served
+    assert only_row(world).reason == KEPT
+
+
+def test_what_a_seller_keeps_for_refused_calls_is_not_held_against_it(world: World) -> None:
+    for body in (b"1", b"2", b"3"):
+        world.invoice = None
+        world.answers = [world.asks(), world.says(404, payment_kept="true")]
+        buy(world, world.call(body))
+        world.clock.pass_by(timedelta(hours=1))
+
+    assert len(world.wallet.payments) == 3
 
 
 def test_what_the_seller_keeps_as_credit_is_told_and_over(world: World) -> None:

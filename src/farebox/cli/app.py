@@ -157,7 +157,10 @@ def init(
 
 @app.command(rich_help_panel="Sell")
 def ledger(
-    store: Annotated[str | None, typer.Argument(help="sqlite:///path, or a farebox.toml. (default: yours)")] = None,
+    store: Annotated[
+        str | None,
+        typer.Argument(help="sqlite:///path, or a farebox.toml (default: the one in this folder, or yours)."),
+    ] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="So many of the newest payments.")] = 20,
     as_json: Json = False,
     state_dir: State = None,
@@ -165,6 +168,9 @@ def ledger(
     """What was sold: the books, and the newest payments."""
     with errors_told(as_json=as_json):
         from farebox.cli.books import show_ledger
+
+        if store is None and Path("farebox.toml").exists():
+            store = "farebox.toml"
 
         show_ledger(store, folder=_folder(state_dir), limit=limit, as_json=as_json)
 
@@ -190,7 +196,9 @@ def call(
     budget: Annotated[
         str, typer.Option(envvar="FAREBOX_BUDGET", help="Over all your calls, such as '500 sat/day, 50 sat/call'.")
     ] = "500 sat/day",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask for the price and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Ask for the price and pay nothing; what costs nothing is called.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: answer, price, receipt.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one HTTP exchange.")] = 120.0,
     state_dir: State = None,

@@ -61,7 +61,7 @@ def show_ledger(store: str | None, *, folder: Path, limit: int, as_json: bool) -
         "refunded": str(balance.refunded),
         "balanced": balance.balanced and not wrong,
     }
-    show_one(books, title="Books", as_json=as_json)
+    show_one(books, title=f"Books of {url}", as_json=as_json)
     show(rows, title="Newest payments", as_json=as_json)
     if wrong:
         raise ConfigError(f"the books of {url} do not balance: {wrong[0]}")
@@ -156,7 +156,7 @@ def wallet_needed(wallet: Wallet | None) -> Wallet:
     """The wallet, or a WalletError that says how to name one."""
     if wallet is None:
         raise WalletError(
-            "no wallet; set FAREBOX_WALLET or --wallet to one such as phoenixd+http://:PASSWORD@127.0.0.1:9740"
+            "no wallet; name one by FAREBOX_WALLET or here, such as phoenixd+http://:PASSWORD@127.0.0.1:9740"
         )
     return wallet
 

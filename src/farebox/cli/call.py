@@ -177,6 +177,8 @@ def _show(wanted: Wanted, answer: httpx.Response, bought: Bought) -> Exit:
         sys.stdout.buffer.flush()
     if refused:
         tell(f"the server answered {answer.status_code} {answer.reason_phrase}", style="red")
+    if answer.headers.get("payment-kept") == "true":
+        tell("the seller keeps what was paid for this call; the same call shows the same proof, and pays nothing")
     if not wanted.as_json and (bought.paid or not refused):
         tell(_cost(bought), style="dim")
     return Exit.SERVER_REFUSED if refused else Exit.DONE
@@ -203,6 +205,7 @@ def _as_json(answer: httpx.Response, bought: Bought) -> dict[str, object]:
         "fee_msat": bought.fee.msat,
         "payment_hash": bought.payment_hash.hex() if bought.payment_hash else None,
         "replayed": bought.replayed,
+        "kept": answer.headers.get("payment-kept") == "true",
         "dialect": bought.dialect,
         "body": body,
     }

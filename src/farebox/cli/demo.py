@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import httpx
 
-from farebox.cli.output import Exit, tell
+from farebox.cli.output import Exit, say
 from farebox.cli.state import write_private
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import decode
@@ -142,15 +142,15 @@ def _opened(shop: subprocess.Popen[bytes], state: Path, log: str) -> Place:
 def _check(told: str, true: bool) -> None:
     if not true:
         raise OperatorError(f"the demo did not go as told: {told}")
-    tell(f"  ✓ {told}", style="green")
+    say(f"  ✓ {told}", style="green")
 
 
 def _step(number: int, text: str) -> None:
-    tell(f"\n{number}. {text}", style="bold")
+    say(f"\n{number}. {text}", style="bold")
 
 
 def _story(place: Place, purse: Path) -> None:
-    tell("A shop sells text at 21 sat a call, the first call of a day free. No real money moves in this demo.")
+    say("A shop sells text at 21 sat a call, the first call of a day free. No real money moves in this demo.")
     body = {"prompt": PROMPT}
     with httpx.Client(trust_env=False) as plain:
         _step(1, f"The first call is free: POST {place.url}")
@@ -164,7 +164,7 @@ def _story(place: Place, purse: Path) -> None:
         challenge: dict[str, Any] = asked.json()
         invoice = decode(challenge["invoice"])
         _check(f"an invoice for {invoice.amount} that expires in {invoice.expires_in}", invoice.amount == PRICE)
-        tell(f"    {challenge['invoice'][:60]}…")
+        say(f"    {challenge['invoice'][:60]}…")
 
         _step(3, "A wallet pays it")
         outcome = converse(open_wallet(place.buyer_wallet).pay_invoice(invoice, fee_limit=Amount.sats(1)), plain)
@@ -183,7 +183,7 @@ def _story(place: Place, purse: Path) -> None:
         _check("nothing charged (Payment-Replayed: true)", again.headers.get("payment-replayed") == "true")
     _program(place, purse, body)
     _books(place, purse)
-    tell(f"\nThat is all of it. Next: {FAREBOX} serve --help, {FAREBOX} call --help, README.md", style="bold")
+    say(f"\nThat is all of it. Next: {FAREBOX} serve --help, {FAREBOX} call --help, README.md", style="bold")
 
 
 def _program(place: Place, purse: Path, body: dict[str, str]) -> None:
@@ -231,7 +231,7 @@ async def _balance(store: str) -> tuple[Balance, list[str]]:
 
 def _quote(answer: httpx.Response) -> None:
     for line in str(answer.json().get("result", "")).splitlines():
-        tell(f"    {line}", style="dim")
+        say(f"    {line}", style="dim")
 
 
 # --- kept running -----------------------------------------------------------------------------------------------------
@@ -241,9 +241,7 @@ def _keep(place: Place) -> None:
     body = shlex.quote(json.dumps({"prompt": PROMPT}))
     again = f"curl -s {place.url} -H 'content-type: application/json' -d {body}"
     password, at = place.buyer_wallet.removeprefix("phoenixd+http://:").split("@")
-    tell(f"The shop is open at {place.shop}; Ctrl-C closes it. No real money moves. In another terminal:", style="bold")
-    if not sys.stdout.isatty():
-        print(json.dumps(vars_of(place)), flush=True)
+    say(f"The shop is open at {place.shop}; Ctrl-C closes it. No real money moves. In another terminal:", style="bold")
     for told, command in (
         ("the first call is free", again),
         ("the second one gets a 402; keep its invoice and payment_hash", f"{again} | tee 402.json"),
@@ -268,9 +266,9 @@ def _keep(place: Place) -> None:
         ),
         ("the seller's books", f"{FAREBOX} ledger {place.store}"),
     ):
-        tell(f"\n# {told}", style="green")
-        tell(command)
+        say(f"\n# {told}", style="green")
+        say(command)
     try:
         signal.pause()
     except KeyboardInterrupt:
-        tell("\nclosed")
+        say("\nclosed")

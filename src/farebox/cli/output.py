@@ -114,6 +114,16 @@ def tell(text: str, *, style: str = "") -> None:
         print(text, file=sys.stderr)
 
 
+def say(text: str, *, style: str = "") -> None:
+    """A line of what was asked for, on standard output, coloured on a terminal."""
+    if is_person():
+        from rich.console import Console
+
+        Console(highlight=False).print(text, style=style or None, markup=False, soft_wrap=True)
+    else:
+        print(text, flush=True)
+
+
 def exit_code(error: FareboxError) -> Exit:
     """What an error means to a shell."""
     match error:

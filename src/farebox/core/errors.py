@@ -214,7 +214,9 @@ class NothingPaid(PurchaseError):
 class OverBudget(NothingPaid):
     """The price is over the budget."""
 
-    next_step = "Raise the limit, wait until the window has moved on, or do without."
+    next_step = (
+        "Raise the limit (on the command line --budget or --max), wait until the window has moved on, or do without."
+    )
 
 
 class ChallengeUnreadable(NothingPaid):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network
@@ -266,6 +266,9 @@ class Purchase:
                 return NOTHING
 
 
+KEPT: Final = "the seller refused the call, and keeps what was paid for it"
+
+
 class Purse(Protocol):
     """What the buyer remembers, shared by all processes of one user. Blocking; raises StoreUnavailable."""
 
@@ -285,6 +288,9 @@ class Purse(Protocol):
 
     def mark_served(self, payment_hash: bytes) -> None:
         """The paid answer arrived."""
+
+    def mark_kept(self, payment_hash: bytes) -> None:
+        """The seller refused the paid call and keeps the payment for it: unfinished, with `KEPT` as its reason."""
 
     def unfinished(self, request_digest: bytes | None = None) -> Sequence[Purchase]:
         """HELD, or paid and not served; oldest first; of one request or of all."""

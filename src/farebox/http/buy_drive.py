@@ -25,9 +25,9 @@ from farebox.payer import (
     Bought,
     Deliver,
     LookUp,
-    MarkServed,
     NoAnswer,
     Pay,
+    Remember,
     Reply,
     Send,
     Step,
@@ -139,8 +139,8 @@ class Drivers:
                         case Send():
                             heard = yield exchange.outgoing(step)
                             reply = heard if isinstance(heard, NoAnswer) else exchange.heard(heard, hear(heard))
-                        case Deliver(payment_hash=payment_hash):
-                            reply = self._deliver(exchange, payment_hash)
+                        case Deliver():
+                            reply = self._deliver(exchange, step.outcome)
                         case _:
                             reply = self._do(step)
                 except FareboxError as error:
@@ -178,12 +178,12 @@ class Drivers:
         with httpx.Client(verify=_trust(), trust_env=False) as client:
             return converse(conversation, client)
 
-    def _deliver(self, exchange: Exchange, payment_hash: bytes) -> NoAnswer | None:
+    def _deliver(self, exchange: Exchange, outcome: Remember) -> NoAnswer | None:
         response = exchange.answer
 
         def served() -> None:
             with suppress(StoreUnavailable):  # the answer is here; at worst the same proof is shown once more
-                remember(self.purse, MarkServed(payment_hash=payment_hash))
+                remember(self.purse, outcome)
 
         if not exchange.whole and not response.is_stream_consumed:
             watch(response, served)
@@ -209,8 +209,8 @@ class Drivers:
                         case Send():
                             heard = yield exchange.outgoing(step)
                             reply = heard if isinstance(heard, NoAnswer) else exchange.heard(heard, await ahear(heard))
-                        case Deliver(payment_hash=payment_hash):
-                            reply = await self._adeliver(exchange, payment_hash)
+                        case Deliver():
+                            reply = await self._adeliver(exchange, step.outcome)
                         case _:
                             reply = await self._ado(step)
                 except FareboxError as error:
@@ -248,12 +248,12 @@ class Drivers:
         async with httpx.AsyncClient(verify=_trust(), trust_env=False) as client:
             return await aconverse(conversation, client)
 
-    async def _adeliver(self, exchange: Exchange, payment_hash: bytes) -> NoAnswer | None:
+    async def _adeliver(self, exchange: Exchange, outcome: Remember) -> NoAnswer | None:
         response = exchange.answer
 
         async def served() -> None:
             with suppress(StoreUnavailable):  # the answer is here; at worst the same proof is shown once more
-                await asyncio.to_thread(remember, self.purse, MarkServed(payment_hash=payment_hash))
+                await asyncio.to_thread(remember, self.purse, outcome)
 
         if not exchange.whole and not response.is_stream_consumed:
             awatch(response, served)

@@ -37,7 +37,7 @@ from farebox.core.errors import (
 )
 from farebox.core.exchange import Receipt, Wire
 from farebox.core.payment import DrawState
-from farebox.core.ports import Clock, Dialect, Failed, Paid, PayOutcome, Purchase, Unresolved
+from farebox.core.ports import KEPT, Clock, Dialect, Failed, Paid, PayOutcome, Purchase, Unresolved
 from farebox.payer.offer import CLOCK_SKEW, Limits, Offer, choose_offer, write_proof
 from farebox.payer.steps import (
     Answered,
@@ -195,6 +195,7 @@ class Payer:
             purchase
             for purchase in (yield from recall(None))
             if purchase.origin == call.origin
+            and purchase.reason != KEPT
             and (
                 purchase.payment_hash in self._stuck
                 or (
@@ -309,7 +310,8 @@ class Payer:
         verdict = judge(heard, purchase.payment_hash, dialects=self._dialects, now=self._clock())
         if verdict is not None:
             return verdict
-        lost = yield from deliver(purchase.payment_hash)
+        kept = heard.status >= 400 and "true" in heard.wire.all("payment-kept")
+        lost = yield from deliver(purchase.payment_hash, kept=kept)
         return lost or heard
 
     @contextmanager

@@ -49,9 +49,18 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliver:
-    """Hand over the answer heard last, and mark it served when its last byte has come. Reply: None, or NoAnswer."""
+    """Hand over the answer heard last, and mark it served when its last byte has come. Reply: None, or NoAnswer.
+
+    kept: the seller refused the call and keeps the payment for it, so it is marked as that instead.
+    """
 
     payment_hash: bytes
+    kept: bool = False
+
+    @property
+    def outcome(self) -> MarkServed | MarkKept:
+        """What the purse is told when the last byte has come."""
+        return (MarkKept if self.kept else MarkServed)(payment_hash=self.payment_hash)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +124,14 @@ class MarkServed:
     payment_hash: bytes
 
 
-Remember = Recall | Hold | Capture | Release | MarkServed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkKept:
+    """The seller refused the paid call, and keeps the payment for it. Reply: None."""
+
+    payment_hash: bytes
+
+
+Remember = Recall | Hold | Capture | Release | MarkServed | MarkKept
 Step = Send | Deliver | Pay | LookUp | Wait | Remember
 
 
@@ -181,6 +197,8 @@ def remember(purse: Purse, step: Remember) -> Reply:
             purse.release(payment_hash, reason=reason)
         case MarkServed(payment_hash=payment_hash):
             purse.mark_served(payment_hash)
+        case MarkKept(payment_hash=payment_hash):
+            purse.mark_kept(payment_hash)
     return None
 
 
@@ -200,9 +218,9 @@ def send(proof: Wire | None = None) -> Story[Answered | NoAnswer]:
     raise _unfit(step, reply)
 
 
-def deliver(payment_hash: bytes) -> Story[NoAnswer | None]:
+def deliver(payment_hash: bytes, *, kept: bool = False) -> Story[NoAnswer | None]:
     """Ask for Deliver."""
-    step = Deliver(payment_hash=payment_hash)
+    step = Deliver(payment_hash=payment_hash, kept=kept)
     reply = yield step
     if reply is None or isinstance(reply, NoAnswer):
         return reply

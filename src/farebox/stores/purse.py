@@ -22,7 +22,7 @@ from farebox.core.amount import Amount
 from farebox.core.budget import Window
 from farebox.core.errors import ConfigError, OverBudget, StoreUnavailable
 from farebox.core.payment import DRAW_MOVES, DrawState
-from farebox.core.ports import Clock, Purchase
+from farebox.core.ports import KEPT, Clock, Purchase
 from farebox.core.secret import Secret
 from farebox.stores.engine import Connection, edges, in_ms, span_in_ms, utc_now
 from farebox.stores.purchases import purchase_of, row_of
@@ -109,6 +109,12 @@ class SqlitePurse:
         """The paid answer arrived. Raises StoreUnavailable, also for what was not paid."""
         with self._transaction() as tx:
             if tx.execute(SQL["mark_served"], {"payment_hash": payment_hash}).fetchone() is None:
+                _must_be(tx, payment_hash, DrawState.CAPTURED)
+
+    def mark_kept(self, payment_hash: bytes) -> None:
+        """The seller keeps the payment for its call. Raises StoreUnavailable, also for what was not paid."""
+        with self._transaction() as tx:
+            if tx.execute(SQL["mark_kept"], {"payment_hash": payment_hash, "reason": KEPT}).fetchone() is None:
                 _must_be(tx, payment_hash, DrawState.CAPTURED)
 
     def unfinished(self, request_digest: bytes | None = None) -> Sequence[Purchase]:

@@ -16,7 +16,7 @@ from farebox.core.budget import Window
 from farebox.core.errors import MalformedChallenge, OverBudget, StoreUnavailable
 from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Wire
 from farebox.core.payment import DrawState
-from farebox.core.ports import Clock, Conversation, HttpCall, Paid, PayOutcome, Purchase, Unresolved
+from farebox.core.ports import KEPT, Clock, Conversation, HttpCall, Paid, PayOutcome, Purchase, Unresolved
 from farebox.core.secret import Secret
 
 NODE_KEY = bytes(31) + b"\x01"
@@ -142,6 +142,11 @@ class KeptPurse:
         """See core.ports.Purse."""
         self._check_room()
         self.rows[payment_hash] = replace(self.rows[payment_hash], state=DrawState.RELEASED, reason=reason)
+
+    def mark_kept(self, payment_hash: bytes) -> None:
+        """See core.ports.Purse."""
+        self._check_room()
+        self.rows[payment_hash] = replace(self.rows[payment_hash], reason=KEPT)
 
     def mark_served(self, payment_hash: bytes) -> None:
         """See core.ports.Purse."""

@@ -134,12 +134,11 @@ class World:
             case Send(proof=proof):
                 answer = self.answers.pop(0) if self.answers else self.serve
                 return answer if isinstance(answer, Answered | NoAnswer) else answer(proof)
-            case Deliver(payment_hash=payment_hash):
+            case Deliver():
                 if self.lost:
                     self.lost -= 1
                     return NoAnswer(reason="cut")
-                self.purse.mark_served(payment_hash)
-                return None
+                return remember(self.purse, step.outcome)
             case Pay(invoice=invoice, fee_limit=fee_limit):
                 return end_of(self.wallet.pay_invoice(invoice, fee_limit=fee_limit))
             case LookUp(payment_hash=payment_hash):

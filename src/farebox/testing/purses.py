@@ -26,7 +26,7 @@ from farebox.core.budget import Budget, Window
 from farebox.core.errors import OverBudget, StoreUnavailable
 from farebox.core.exchange import Challenge
 from farebox.core.payment import DrawState
-from farebox.core.ports import Clock, Purchase, Purse
+from farebox.core.ports import KEPT, Clock, Purchase, Purse
 from farebox.core.secret import Secret
 from farebox.testing.market import StillClock
 from farebox.testing.purse_model import machine
@@ -145,6 +145,16 @@ class PurseSuite(ABC):
         again = purse.hold(purchase(clock), ())
         assert again is not None
         assert again.state is DrawState.HELD
+
+    def test_what_the_seller_keeps_stays_unfinished_and_says_so(self, purse: Purse, clock: StillClock) -> None:
+        """The proof is good for the same call, and counts as what it cost."""
+        bought = purchase(clock)
+        purse.hold(bought, ())
+        purse.capture(bought.payment_hash, preimage=PREIMAGE, fee=Amount(0))
+        purse.mark_kept(bought.payment_hash)
+        purse.mark_kept(bought.payment_hash)
+        assert [KEPT] == [kept.reason for kept in purse.unfinished(DIGEST)]
+        assert bought.amount == purse.spent(DAILY)
 
     def test_unfinished_purchases_are_told_by_request_oldest_first(self, purse: Purse, clock: StillClock) -> None:
         """Of one request or of all; the history has the newest first."""

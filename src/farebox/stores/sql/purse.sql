@@ -89,6 +89,13 @@ SET state = 'released', reason = :reason, counted_msat = 0
 WHERE payment_hash = :payment_hash AND state = 'held'
 RETURNING payment_hash;
 
+-- name: mark_kept
+-- Only what was paid and not served can be kept for its call.
+UPDATE purchases
+SET reason = :reason
+WHERE payment_hash = :payment_hash AND state = 'captured' AND served = 0
+RETURNING payment_hash;
+
 -- name: mark_served
 -- Only what was paid can be served.
 UPDATE purchases

@@ -116,6 +116,6 @@ def test_a_failed_purchase_is_a_flat_object() -> None:
         "title": "The price is over the budget",
         "detail": "50 sat/call",
         "money_moved": False,
-        "next_step": "Raise the limit, wait until the window has moved on, or do without.",
+        "next_step": "Raise the limit (`--budget`, `--max`), wait until the window has moved on, or do without.",
         "price_msat": 60_000,
     }

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -64,6 +65,46 @@ async def test_a_mounted_app_is_priced_where_it_is_mounted(market: Market) -> No
         proof = await bought(market, answer)
         served = await client.post("/v1/api/dvm", json={"a": 1}, headers=proof)
     assert (answer.status_code, served.status_code, ran) == (402, 200, ["/v1/api/dvm"])
+
+
+@pytest.mark.parametrize(
+    "target", ["/%761/api/dvm", "/v%31/api/dvm", "/v1//api/dvm", "/v1/%61pi/dvm", "/x/../v1/api/dvm"]
+)
+@pytest.mark.parametrize("by", ["mount", "pattern", "root_path"])
+async def test_no_spelling_of_a_prefix_is_a_way_round_the_price(market: Market, target: str, by: str) -> None:
+    ran: list[str] = []
+    paywall = Paywall(site(ran), gate=market.gate, prices={"POST /api/dvm": "21 sat"})
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}"}
+
+    app: Any = paywall if by == "root_path" else Starlette(routes=[Mount("/v1" if by == "mount" else "/{t}", paywall)])
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": unquote(target),
+        "raw_path": target.encode(),
+        "query_string": b"",
+        "root_path": "/v1" if by == "root_path" else "",
+        "client": ("192.0.2.7", 1),
+        "headers": [(b"host", b"shop.test")],
+    }
+    await app(scope, receive, send)
+    assert sent[0]["status"] in (400, 402, 404)
+    assert ran == []
+
+
+async def test_the_dearer_of_two_readings_of_a_mounted_path_is_the_price(market: Market) -> None:
+    prices = {"POST /api/dvm": "100 sat", "/*": "1 sat"}
+    paywall = Paywall(site([]), gate=market.gate, prices=prices)
+    async with visiting(paywall, root_path="/v1") as client:
+        answer = await client.post("/v1/api/dvm", json={"a": 1})
+    assert answer.json()["amount_sats"] == 100
 
 
 async def bought(market: Market, answer: httpx.Response) -> dict[str, str]:

@@ -91,6 +91,30 @@ async def test_endless_trailers_end_the_connection() -> None:
     assert b"431" in answer.split(b"\r\n")[0]
 
 
+async def test_a_header_that_never_ends_is_431() -> None:
+    async with served(Seen()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nx: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(400):
+                writer.write(b"y" * 1000)
+                await writer.drain()
+        answer = b"431"
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                answer = await reader.read()
+        writer.close()
+    assert b"431" in answer.split(b"\r\n")[0]
+
+
+async def test_a_large_body_is_no_head() -> None:
+    app = Seen()
+    async with served(app) as port:
+        head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n"
+        status, _ = await spoken(port, head + b"x" * 900_000)
+    assert (status, len(app.calls[0][1])) == (200, 900_000)
+
+
 async def test_a_body_behind_an_upgrade_is_refused_and_not_lost() -> None:
     app = Seen()
     async with served(app) as port:

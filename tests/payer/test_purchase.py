@@ -579,6 +579,19 @@ def test_a_call_that_the_seller_refuses_and_keeps_the_money_for_is_not_paid_agai
     assert only_row(world).reason == KEPT
 
 
+def test_an_old_failure_does_not_release_what_another_process_is_paying_now(world: World) -> None:
+    world.wallet.on_pay = [Failed(reason="no balance"), IN_FLIGHT]
+    with pytest.raises(PaymentFailed):
+        buy(world)
+    with pytest.raises(PaymentUnresolved):
+        buy(world)
+    world.wallet.on_look_up = [Failed(reason="no balance")]
+
+    (resumed,) = world.drive(world.new_payer().resume())
+
+    assert DrawState.HELD is resumed.state is only_row(world).state
+
+
 def test_what_a_seller_keeps_for_refused_calls_is_not_held_against_it(world: World) -> None:
     for body in (b"1", b"2", b"3"):
         world.invoice = None

@@ -214,9 +214,7 @@ class NothingPaid(PurchaseError):
 class OverBudget(NothingPaid):
     """The price is over the budget."""
 
-    next_step = (
-        "Raise the limit (on the command line --budget or --max), wait until the window has moved on, or do without."
-    )
+    next_step = "Raise the limit (`--budget`, `--max`), wait until the window has moved on, or do without."
 
 
 class ChallengeUnreadable(NothingPaid):

@@ -235,6 +235,7 @@ class Purchase:
 
     request_digest: SHA-256 that tells the same call made again. origin: `https://host:port`.
     fee_limit: held on top of the amount while paying; fee: what it came to.
+    attempt: how often this payment was tried before, and certainly failed.
     state: HELD while paying or unresolved, CAPTURED when paid, RELEASED when it certainly failed.
     served: whether the paid answer arrived. challenge: the challenge that was paid, for showing the proof again.
     """
@@ -253,6 +254,7 @@ class Purchase:
     served: bool = False
     reason: str = ""
     held_at: datetime | None = None
+    attempt: int = 0
 
     @property
     def counted(self) -> Amount:

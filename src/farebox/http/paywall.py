@@ -169,21 +169,22 @@ class Paywall:
         method = scope.get("method", "OPTIONS").upper()
         if method == "OPTIONS":  # asks about whatever is sold here, as does a websocket
             method = "HEAD"
-        root: str = scope.get("root_path", "")
+        root: str = scope.get("root_path", "").rstrip("/")
         try:
             path = canonical(raw)
         except MalformedRequest:
             # Any reading of a crooked path that leads to a priced route is refused, not guessed.
-            if self._routes.could_mean(raw) or (root and self._routes.could_mean(raw.removeprefix(root.encode()))):
+            # Under a prefix that others stripped, there are more readings than can be told apart.
+            if root or self._routes.could_mean(raw):
                 raise
             return None
         route = self._routes.lookup(method, path)
         if root and path.startswith(root) and path[len(root) :].startswith("/"):
             # Where the app is mounted, its routes are told without the prefix; some apps look at the whole path.
             inner = self._routes.lookup(method, path[len(root) :])
-            route = inner if inner is not None and (route is None or route.price is None) else route
+            route = max((each for each in (inner, route) if each), key=_dearness, default=None)
         if route is not None and route.price is not None and method in ("TRACE", "CONNECT"):
-            raise MethodUnknown(allow=", ".join(sorted(self._routes.methods(path))))
+            raise MethodUnknown(allow=", ".join(sorted(self._routes.methods(path) - {ANY_METHOD})))
         return route
 
     def _visit(self, route: Route, request: PricedRequest, scope: Scope) -> Visit:
@@ -279,6 +280,10 @@ class Paywall:
         )
         inner = self._inner(scope, route, request, grant)
         await recorder.run(self._app, inner, _body_then(request.body, None))
+
+
+def _dearness(route: Route) -> int:
+    return -1 if route.price is None else route.price.msat
 
 
 def _may_rerun(route: Route, request: PricedRequest) -> bool:

@@ -93,7 +93,7 @@ class Recorder:
             failure = UpstreamFailed(f"the seller's service answered {self._status}", upstream_status=self._status)
             unknown = False
         failure = failure or UpstreamFailed("the seller's service broke off its answer")
-        failure = await self._let_go(failure, unknown=unknown and not flown)
+        failure = await self._let_go(failure, unknown=unknown)
         if flown:
             raise BrokenOff from failure
         raise failure

@@ -19,12 +19,35 @@ from farebox.http.request import MOST_HEADER_BYTES, MOST_HEADERS
 _MOST_BYTES: Final = MOST_HEADER_BYTES + 8192  # and a request target
 
 
+def _too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"at most {MOST_HEADERS} fields of {MOST_HEADER_BYTES} bytes together")
+
+
 class StrictHttp(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, stricter."""
 
     _complete = False
     _size = 0
     _refusal: CallerError | None = None
+    _unheard = 0  # bytes that came without any part of a message being whole
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes came."""
+        self._unheard += len(data)
+        super().data_received(data)
+        if self._unheard > _MOST_BYTES and not self.transport.is_closing():
+            self._refusal = _too_large()
+            self.send_400_response("")
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._unheard = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._unheard = 0
+        super().on_message_complete()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -58,8 +81,9 @@ class StrictHttp(HttpToolsProtocol):
 
     def _bound(self, size: int, *, fields: int) -> None:
         self._size += size
+        self._unheard = 0
         if self._size > _MOST_BYTES or fields >= MOST_HEADERS:
-            self._refuse(HeadersTooLarge(f"at most {MOST_HEADERS} fields of {MOST_HEADER_BYTES} bytes together"))
+            self._refuse(_too_large())
 
     def _refuse(self, error: CallerError) -> None:
         self._refusal = error

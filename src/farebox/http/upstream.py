@@ -87,7 +87,10 @@ class Upstream:
                 raise
             else:
                 return reply
-            connection, pooled = await self._pool.take_new(), False
+            try:
+                connection, pooled = await self._pool.take_new(), False
+            except UpstreamFailed as failed:  # the first connection may have carried it, whatever became of the second
+                raise failed.with_evidence(sent=True) from None
 
     async def aclose(self) -> None:
         """Close every connection, also those in use, and wait until they are gone."""

@@ -256,6 +256,9 @@ class Payer:
         ran_out = self._clock() > purchase.invoice_expires_at + CLOCK_SKEW
         if isinstance(outcome, Unresolved) and not outcome.known and ran_out:
             outcome = Failed(reason="the payment never reached the wallet, and the invoice has run out")
+        if isinstance(outcome, Failed) and purchase.attempt and not ran_out:
+            # It may be the earlier attempt that failed, while another process is making this one.
+            outcome = Unresolved(reason=outcome.reason)
         return (yield from self._record(purchase, outcome))
 
     def _record(self, purchase: Purchase, outcome: PayOutcome) -> Story[Purchase]:

@@ -30,6 +30,7 @@ def purchase_of(row: Row) -> Purchase:
         served,
         reason,
         held_at_ms,
+        attempt,
     ) = row
     return Purchase(
         payment_hash=payment_hash,
@@ -46,6 +47,7 @@ def purchase_of(row: Row) -> Purchase:
         served=bool(served),
         reason=reason,
         held_at=from_ms(held_at_ms),
+        attempt=attempt,
     )
 
 

@@ -129,7 +129,8 @@ class KeptPurse:
             left = window.limit.less(self.spent(window))
             if purchase.amount + purchase.fee_limit > left:
                 raise OverBudget(f"{window} has {left} left", window=str(window), left_msat=left.msat)
-        self.rows[purchase.payment_hash] = replace(purchase, held_at=self._clock())
+        attempt = 0 if known is None else known.attempt + 1
+        self.rows[purchase.payment_hash] = replace(purchase, held_at=self._clock(), attempt=attempt)
         return None
 
     def capture(self, payment_hash: bytes, *, preimage: Secret[bytes], fee: Amount) -> None:

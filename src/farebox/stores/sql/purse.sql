@@ -37,7 +37,7 @@ FROM purchases;
 -- No guard: the newest attempt, which is the only one that can be held or captured.
 SELECT
     payment_hash, request_digest, origin, url, amount_msat, fee_limit_msat, challenge_json, invoice_expires_at_ms, state,
-    fee_msat, preimage, served, reason, held_at_ms
+    fee_msat, preimage, served, reason, held_at_ms, attempt
 FROM purchases
 WHERE payment_hash = :payment_hash
 ORDER BY attempt DESC
@@ -47,7 +47,7 @@ LIMIT 1;
 -- Not known to have failed, and no paid answer arrived.
 SELECT
     payment_hash, request_digest, origin, url, amount_msat, fee_limit_msat, challenge_json, invoice_expires_at_ms, state,
-    fee_msat, preimage, served, reason, held_at_ms
+    fee_msat, preimage, served, reason, held_at_ms, attempt
 FROM purchases
 WHERE served = 0 AND state <> 'released'
 ORDER BY held_at_ms, payment_hash;
@@ -56,7 +56,7 @@ ORDER BY held_at_ms, payment_hash;
 -- As above, of one request.
 SELECT
     payment_hash, request_digest, origin, url, amount_msat, fee_limit_msat, challenge_json, invoice_expires_at_ms, state,
-    fee_msat, preimage, served, reason, held_at_ms
+    fee_msat, preimage, served, reason, held_at_ms, attempt
 FROM purchases
 WHERE served = 0 AND state <> 'released' AND request_digest = :request_digest
 ORDER BY held_at_ms, payment_hash;
@@ -65,7 +65,7 @@ ORDER BY held_at_ms, payment_hash;
 -- No guard: newest first.
 SELECT
     payment_hash, request_digest, origin, url, amount_msat, fee_limit_msat, challenge_json, invoice_expires_at_ms, state,
-    fee_msat, preimage, served, reason, held_at_ms
+    fee_msat, preimage, served, reason, held_at_ms, attempt
 FROM purchases
 ORDER BY held_at_ms DESC, payment_hash
 LIMIT :most;

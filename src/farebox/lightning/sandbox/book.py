@@ -17,6 +17,7 @@ import secrets
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -118,6 +119,8 @@ class Book:
             self._reader = self._writer if path is None else _connect(path)
         except (OSError, sqlite3.Error) as error:
             raise WalletError(f"the sandbox file {path} can't be used: {error}") from None
+        # A wallet that was opened by its URL has no owner who would close it.
+        weakref.finalize(self, _close, self._reader, self._writer)
         try:
             self.seed = self._set_up(balances)
         except sqlite3.Error as error:
@@ -243,6 +246,11 @@ class Book:
         if transfer is not None:
             run.execute(_GIVE, ((transfer.sent + transfer.fee).msat, transfer.payer))
         return True
+
+
+def _close(*connections: sqlite3.Connection) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

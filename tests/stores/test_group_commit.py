@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from farebox.core.errors import StoreUnavailable
-from farebox.stores.engine import Connection, Cursor, Row
-from farebox.stores.group_commit import GroupCommit
+from farebox.stores.engine import Operation, Row, Work, drive
+from farebox.stores.group_commit import Asked, GroupCommit
 
 
 class Notebook:
@@ -22,16 +22,12 @@ class Notebook:
         self.broken = ""
         self.gate = threading.Event()
         self.gate.set()
-        self.rowcount = 1
 
-    def execute(self, statement: str, parameters: Mapping[str, object] = {}, /) -> Cursor:
+    def perform(self, batch: Sequence[Asked]) -> Sequence[object]:
+        return [drive(asked.work(0), self._write) for asked in batch]
+
+    def _write(self, statement: str, _: Mapping[str, object]) -> list[Row]:
         self.pending.append(statement)
-        return self
-
-    def fetchone(self) -> Row | None:
-        return None
-
-    def fetchall(self) -> list[Row]:
         return []
 
     def begin(self) -> None:
@@ -59,20 +55,20 @@ class Notebook:
             raise OSError(f"{what} failed")
 
 
-def write(line: str) -> Callable[[Connection], str]:
-    def operation(connection: Connection) -> str:
-        connection.execute(line)
+def write(line: str) -> Work[str]:
+    def operation(_: int) -> Operation[str]:
+        yield line, {}
         return line.upper()
 
     return operation
 
 
-def refuse(connection: Connection) -> str:
-    connection.execute("half of it")
+def refuse(_: int) -> Operation[str]:
+    yield "half of it", {}
     raise ValueError("refused")
 
 
-async def all_of(group: GroupCommit, *operations: Callable[[Connection], str]) -> list[str | BaseException]:
+async def all_of(group: GroupCommit, *operations: Work[str]) -> list[str | BaseException]:
     return await asyncio.gather(*(group.run(operation) for operation in operations), return_exceptions=True)
 
 

@@ -18,6 +18,7 @@ from farebox.stores.engine import edges
 from farebox.stores.ledger import SqlLedger
 from farebox.stores.sqlite import open_file
 from farebox.stores.statements import migrations
+from farebox.testing.ledger_stage import run_sql
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DIGEST = sha256(b"a request").digest()
@@ -89,15 +90,11 @@ def test_a_purse_that_others_could_read_is_closed_to_them(tmp_path: Path) -> Non
 
 def test_money_is_written_ahead_and_flushed_at_each_commit(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path / "shop.db")
-    settings = asyncio.run(
-        ledger.engine.write(
-            lambda tx: [
-                tx.execute(f"PRAGMA {name}", {}).fetchone() for name in ("journal_mode", "synchronous", "foreign_keys")
-            ]
-        )
-    )
+    settings = [
+        asyncio.run(run_sql(ledger, f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "foreign_keys")
+    ]
     shut(ledger)
-    assert [("wal",), (2,), (1,)] == settings
+    assert [[("wal",)], [(2,)], [(1,)]] == settings
 
 
 def test_a_ledger_opened_again_remembers(tmp_path: Path) -> None:
@@ -223,7 +220,7 @@ def test_the_tables_of_moves_are_what_the_code_says_each_time_a_file_is_opened(t
     edited.commit()
     edited.close()
     ledger = ledger_at(tmp_path / "shop.db")
-    rows = asyncio.run(ledger.engine.read(lambda tx: tx.execute("SELECT * FROM payment_moves", {}).fetchall()))
+    rows = asyncio.run(run_sql(ledger, "SELECT * FROM payment_moves"))
     shut(ledger)
     assert 6 == len(rows)
     assert ("spent", "funded") not in rows
@@ -237,14 +234,13 @@ def test_a_full_disk_refuses_calls_and_loses_none(tmp_path: Path) -> None:
 
     async def story() -> None:
         await buy(ledger, 0)
-        pages = await ledger.engine.write(lambda tx: tx.execute("PRAGMA page_count", {}).fetchone())
-        assert pages is not None
-        await ledger.engine.write(lambda tx: tx.execute(f"PRAGMA max_page_count = {pages[0] + 8}", {}).fetchone())
+        [(pages,)] = await run_sql(ledger, "PRAGMA page_count")
+        await run_sql(ledger, f"PRAGMA max_page_count = {pages + 8}")
         outcomes = await asyncio.gather(*(buy(ledger, n, b"x" * 9000) for n in range(1, 30)), return_exceptions=True)
         assert {StoreUnavailable, type(None)} == {type(outcome) for outcome in outcomes}
         assert await ledger.find_answer(invoice(0).payment_hash) is not None
         assert [] == await ledger.audit()
-        await ledger.engine.write(lambda tx: tx.execute("PRAGMA max_page_count = 100000", {}).fetchone())
+        await run_sql(ledger, "PRAGMA max_page_count = 100000")
         await buy(ledger, 99)
         assert (await ledger.balance()).balanced
 
@@ -257,7 +253,7 @@ def test_a_file_that_became_read_only_is_read_and_not_written(tmp_path: Path) ->
 
     async def story() -> None:
         await buy(ledger, 0)
-        await ledger.engine.write(lambda tx: tx.execute("PRAGMA query_only = ON", {}).fetchone())
+        await run_sql(ledger, "PRAGMA query_only = ON")
         with pytest.raises(StoreUnavailable):
             await ledger.open_payment(invoice(1))
         assert await ledger.find_answer(invoice(0).payment_hash) is not None

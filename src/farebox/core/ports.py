@@ -153,7 +153,14 @@ class Wallet(Protocol):
 
 
 class Ledger(Protocol):
-    """What the seller remembers. Every method raises StoreUnavailable, with nothing done, when it can't be kept."""
+    """What the seller remembers.
+
+    Every method raises StoreUnavailable when it can't be kept, and nothing was done; or, where a database went away in
+    the middle, when nobody can tell. Asking the same again is right in either case, and does nothing twice.
+    """
+
+    def now(self) -> datetime:
+        """The time that everybody who shares this ledger goes by."""
 
     async def open_payment(self, payment: Payment) -> None:
         """Remember a new invoice; durable before the 402 leaves."""
@@ -163,6 +170,9 @@ class Ledger(Protocol):
 
     async def find_payment(self, payment_hash: bytes) -> Payment | None:
         """The row, as it stands."""
+
+    async def changed(self, payment_hash: bytes, *, within: timedelta) -> None:
+        """Returns when the call that holds this payment may have ended, in any process; at the latest after so long."""
 
     async def settle(self, payment_hash: bytes, received: Amount) -> bool:
         """OPEN or EXPIRED to FUNDED, once; False when it was not so (a duplicate, or less than the price)."""

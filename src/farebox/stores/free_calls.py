@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from farebox.core.payment import FreeCall
-from farebox.stores.engine import Connection, from_ms, in_ms
+from farebox.stores.engine import Operation, from_ms, span_in_ms
 from farebox.stores.statements import statements
 
 SQL: Final = statements("ledger")
@@ -22,21 +22,21 @@ _PURPOSE: Final = "free calls"
 _SALT_BYTES: Final = 32
 
 
-def take_free_call(tx: Connection, client: str, *, limit: int, window: timedelta, now: datetime) -> FreeCall:
+def take_free_call(client: str, *, limit: int, window: timedelta, now_ms: int) -> Operation[FreeCall]:
     """Take a slot where one is free, and say what is left either way."""
-    now_ms, frees_at_ms = in_ms(now), in_ms(now + window)
-    bucket = hmac.digest(_salt(tx), client.encode(), "sha256")
+    frees_at_ms = now_ms + span_in_ms(window)
+    bucket = hmac.digest((yield from _salt()), client.encode(), "sha256")
     asked = {"bucket": bucket, "now_ms": now_ms, "frees_at_ms": frees_at_ms}
-    taken: dict[int, int] = dict(tx.execute(SQL["taken_slots"], asked).fetchall())
-    granted = len(taken) < limit and any(
-        tx.execute(SQL["take_slot"], {**asked, "slot": slot}).fetchone() is not None
-        for slot in range(limit)
-        if slot not in taken
-    )
+    taken: dict[int, int] = dict((yield SQL["taken_slots"], asked))
+    granted = False
+    for slot in range(limit if len(taken) < limit else 0):
+        if slot not in taken and (yield SQL["take_slot"], {**asked, "slot": slot}):
+            granted = True
+            break
     freeing = sorted(taken.values())
     if granted:
         freeing.append(frees_at_ms)
-        tx.execute(SQL["forget_free_calls"], asked)
+        yield SQL["forget_free_calls"], asked
     return FreeCall(
         granted=granted,
         limit=limit,
@@ -51,10 +51,8 @@ def _next_free_ms(freeing: list[int], limit: int, never_ms: int) -> int:
     return freeing[max(0, len(freeing) - limit)]  # a limit that was lowered waits for more than one slot to free
 
 
-def _salt(tx: Connection) -> bytes:
-    row = tx.execute(SQL["find_salt"], {"purpose": _PURPOSE}).fetchone()
-    if row is None:
-        tx.execute(SQL["keep_salt"], {"purpose": _PURPOSE, "salt": secrets.token_bytes(_SALT_BYTES)})
-        return _salt(tx)
-    salt: bytes = row[0]
+def _salt() -> Operation[bytes]:
+    while not (rows := (yield SQL["find_salt"], {"purpose": _PURPOSE})):
+        yield SQL["keep_salt"], {"purpose": _PURPOSE, "salt": secrets.token_bytes(_SALT_BYTES)}
+    salt: bytes = rows[0][0]
     return salt

@@ -15,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
 from farebox.core.errors import StoreUnavailable
-from farebox.stores.engine import Connection
+from farebox.stores.engine import Work
 
 T = TypeVar("T")
 
@@ -31,11 +31,22 @@ _MOST_IN_A_BATCH: Final = 256
 _MOST_IN_A_PIECE: Final = 64  # a piece is not cut up, so the last one may make a batch that much larger
 
 
-class TransactionalConnection(Connection, Protocol):
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An operation that somebody waits for, and what it is about."""
+
+    work: Work[Any]  # of what the operation returns; Any because one queue carries operations of every type
+    about: bytes
+
+
+class TransactionalConnection(Protocol):
     """A connection that can begin and end transactions."""
 
     def begin(self) -> object:
         """Begin a transaction, holding from now on whatever lock it will need."""
+
+    def perform(self, batch: Sequence[Asked]) -> Sequence[Any]:
+        """Run the operations within the transaction; what each of them returned."""
 
     def commit(self) -> object:
         """Make it durable."""
@@ -53,8 +64,8 @@ class TransactionalConnection(Connection, Protocol):
 @dataclass(slots=True)
 class _Job:
     loop: AbstractEventLoop
-    future: Future[Any]  # of what the operation returns; Any because one queue carries operations of every type
-    operation: Callable[[Connection], Any]
+    future: Future[Any]
+    asked: Asked
     result: Any = None
     error: Exception | None = None
 
@@ -71,7 +82,7 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    async def run(self, operation: Callable[[Connection], T]) -> T:
+    async def run(self, work: Work[T], *, about: bytes = b"") -> T:
         """What the operation returns, once it is committed; whatever it raises, with nothing done.
 
         Raises StoreUnavailable. When the caller is cancelled meanwhile, the operation is done all the same.
@@ -85,7 +96,7 @@ class GroupCommit:
             if asked is None:
                 asked = self._asked[loop] = []
                 loop.call_soon(self._hand_over, loop)
-            asked.append(_Job(loop, future, operation))
+            asked.append(_Job(loop, future, Asked(work, about)))
         return await future
 
     async def close(self) -> None:
@@ -133,8 +144,8 @@ class GroupCommit:
             self._fail(batch, error)
             return
         try:
-            for job in batch:
-                job.result = job.operation(connection)
+            for job, result in zip(batch, connection.perform([job.asked for job in batch]), strict=True):
+                job.result = result
         except Exception as error:  # noqa: BLE001 - an operation may raise anything; whoever waits for it is told
             self._undo()
             if len(batch) == 1:

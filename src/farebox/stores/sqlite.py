@@ -14,14 +14,17 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
 from farebox.core.errors import ConfigError, StoreUnavailable
-from farebox.stores.engine import Connection, Edges
-from farebox.stores.group_commit import GroupCommit
+from farebox.core.ports import Clock
+from farebox.stores.engine import Edges, Row, Work, drive, in_ms, utc_now
+from farebox.stores.group_commit import Asked, GroupCommit
 from farebox.stores.statements import migrations
+from farebox.stores.waiting import Waiting
 
 T = TypeVar("T")
 
@@ -29,6 +32,7 @@ _BUSY_S: Final = 5.0
 _CACHE_KIB: Final = 16_000  # the pages that today's payments are on, instead of reading them back at each call
 _CHECKPOINT_PAGES: Final = 4000  # of 4 KiB: a checkpoint is rarer, and a page that changed often is copied once
 _NOT_BUSY_S: Final = 0.01
+_LOOK_AGAIN: Final = timedelta(milliseconds=200)
 
 # SQLite locks with fcntl, and closing any descriptor of a file drops every fcntl lock that the process has on it. So
 # while one thread makes the file (and closes it), no other may be opening it.
@@ -39,10 +43,18 @@ class SqliteConnection(sqlite3.Connection):
     """A connection to one file. Begins transactions with the write lock unless it only reads."""
 
     reads_only = False
+    clock: Clock = staticmethod(utc_now)
 
     def begin(self) -> None:
         """Begin, with the write lock."""
         self.execute("BEGIN" if self.reads_only else "BEGIN IMMEDIATE")
+
+    def perform(self, batch: Sequence[Asked]) -> Sequence[object]:
+        """Run the operations one after the other; what each of them returned."""
+        return [drive(asked.work(in_ms(self.clock())), self._rows) for asked in batch]
+
+    def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
+        return self.execute(statement, parameters).fetchall()
 
     def translate(self, error: Exception) -> Exception:
         """SQLite's errors as StoreUnavailable."""
@@ -183,24 +195,36 @@ def _fill(connection: sqlite3.Connection, table: str, edges: Edges) -> None:
 class SqliteEngine:
     """An engine on one file, or in memory."""
 
-    def __init__(self, path: Path | None, *, room: str, moves: Mapping[str, Edges]) -> None:
+    def __init__(self, path: Path | None, *, room: str, moves: Mapping[str, Edges], clock: Clock) -> None:
         """Raises ConfigError and StoreUnavailable as open_file does."""
         writing = open_file(path, room=room, moves=moves)
         reading = None if path is None else _connect(path, room=room)
+        writing.clock = clock
+        self.now = clock
+        self._waiting = Waiting()
         self._writer = GroupCommit(writing, name=f"{room} writer")
         self._reader = self._writer
         if reading is not None:
             reading.execute("PRAGMA query_only = ON")
             reading.reads_only = True
+            reading.clock = clock
             self._reader = GroupCommit(reading, name=f"{room} reader")
 
-    async def write(self, operation: Callable[[Connection], T]) -> T:
+    async def write(self, work: Work[T], *, about: bytes, tells: bool = False) -> T:
         """What the operation returns, once it is durable; whatever it raises, with nothing done."""
-        return await self._writer.run(operation)
+        try:
+            return await self._writer.run(work, about=about)
+        finally:
+            if tells:
+                self._waiting.tell(about)
 
-    async def read(self, operation: Callable[[Connection], T]) -> T:
+    async def read(self, work: Work[T]) -> T:
         """What the operation returns; it sees one state of the database and must not change it."""
-        return await self._reader.run(operation)
+        return await self._reader.run(work)
+
+    async def changed(self, about: bytes, *, within: timedelta) -> None:
+        """Returns when something was told in this process, and soon in any case: other processes can't tell us."""
+        await self._waiting.wait(about, within=min(within, _LOOK_AGAIN))
 
     async def close(self) -> None:
         """Finish what is under way, then let go of the file."""

@@ -22,6 +22,7 @@ from farebox.testing.ledger_stage import (
     invoice,
     must_hold,
     row,
+    run_sql,
     told,
 )
 from farebox.testing.market import StillClock
@@ -66,7 +67,8 @@ class LedgerBooks(LedgerStage):
         ledger = self.open_ledger(clock)
         await self._some_of_each(ledger, clock)
         assert [] == await ledger.audit()
-        await ledger.engine.write(lambda tx: tx.execute(statement, {}).rowcount)
+        await self.drop_guards(ledger)
+        await run_sql(ledger, statement)
         found = await ledger.audit()
         await ledger.close()
         hashes = {invoice(clock, name).payment_hash.hex() for name in ("spent", "waiting", "running", "owed")}

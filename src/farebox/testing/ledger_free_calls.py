@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from farebox.core.payment import FreeCall
 from farebox.stores.ledger import SQL, SqlLedger
-from farebox.testing.ledger_stage import CLIENT, DAY, LedgerStage, told
+from farebox.testing.ledger_stage import CLIENT, DAY, LedgerStage, run_sql, told
 from farebox.testing.market import StillClock
 
 
@@ -88,18 +88,16 @@ class LedgerFreeCalls(LedgerStage):
     async def test_of_two_that_saw_the_same_slot_free_one_takes_it(self, ledger: SqlLedger) -> None:
         """The statement itself decides, not what was read before it."""
         asked = {"bucket": bytes(32), "slot": 0, "now_ms": 1000, "frees_at_ms": 2000}
-        outcomes = [
-            await ledger.engine.write(lambda tx: tx.execute(SQL["take_slot"], asked).fetchone()) for _ in range(2)
-        ]
+        outcomes = [await run_sql(ledger, SQL["take_slot"], asked) for _ in range(2)]
         later = {**asked, "now_ms": 2000, "frees_at_ms": 3000}
-        outcomes.append(await ledger.engine.write(lambda tx: tx.execute(SQL["take_slot"], later).fetchone()))
-        assert [(0,), None, (0,)] == outcomes
+        outcomes.append(await run_sql(ledger, SQL["take_slot"], later))
+        assert [[(0,)], [], [(0,)]] == outcomes
 
     @told
     async def test_what_is_remembered_of_a_caller_is_not_its_address(self, ledger: SqlLedger) -> None:
         """A keyed hash, which nobody can try addresses against without the file's own key."""
         await ask(ledger)
-        rows = await ledger.engine.read(lambda tx: tx.execute("SELECT bucket FROM free_calls", {}).fetchall())
+        rows = await run_sql(ledger, "SELECT bucket FROM free_calls")
         assert [32] == [len(bucket) for (bucket,) in rows]
         assert CLIENT.encode() not in rows[0][0]
 

@@ -16,7 +16,7 @@ from farebox.core.payment import (
     PaymentMove,
     PaymentState,
 )
-from farebox.stores.engine import Connection
+from farebox.stores.engine import Operation
 from farebox.stores.ledger import SqlLedger
 from farebox.testing.ledger_stage import (
     ANSWER,
@@ -63,13 +63,14 @@ class LedgerMoves(LedgerStage):
         received = Amount(0) if target in (PaymentState.OPEN, PaymentState.EXPIRED) else PRICE
         statement = (
             "UPDATE payments SET state = :state, received_msat = :received_msat, captured_msat = :captured_msat,"
-            " settled_at_ms = :settled_at_ms, held_msat = 0, lease_until_ms = NULL"
+            " settled_at_ms = :settled_at_ms, refunded_msat = :refunded_msat, held_msat = 0, lease_until_ms = NULL"
         )
         parameters = {
             "state": target.value,
             "received_msat": received.msat,
             "captured_msat": PRICE.msat if target is PaymentState.SPENT else 0,
             "settled_at_ms": 1 if received else None,
+            "refunded_msat": PRICE.msat if target is PaymentState.REFUNDED else 0,
         }
         assert ((state, target) in edges) is await self.allows(ledger, statement, parameters)
 
@@ -127,15 +128,18 @@ class LedgerMoves(LedgerStage):
     async def _refund(self, ledger: SqlLedger, payment: Payment) -> None:
         """What no method does yet: write by hand that the credit was paid back."""
 
-        def move(tx: Connection) -> None:
+        def move(_: int) -> Operation[None]:
             asked = {"payment_hash": payment.payment_hash}
-            tx.execute(
-                "INSERT INTO entries SELECT payment_id, epoch, 'credit', 'refunded', received_msat - captured_msat, 0"
+            yield (
+                "INSERT INTO entries (payment_id, epoch, from_account, to_account, amount_msat, at_ms)"
+                " SELECT payment_id, epoch, 'credit', 'refunded', received_msat - captured_msat, 0"
                 " FROM payments WHERE payment_hash = :payment_hash AND state = 'credit'",
                 asked,
             )
-            tx.execute(
-                "UPDATE payments SET state = 'refunded' WHERE payment_hash = :payment_hash AND state = 'credit'", asked
+            yield (
+                "UPDATE payments SET state = 'refunded', refunded_msat = received_msat - captured_msat"
+                " WHERE payment_hash = :payment_hash AND state = 'credit'",
+                asked,
             )
 
-        await ledger.engine.write(move)
+        await ledger.engine.write(move, about=payment.payment_hash)

@@ -16,7 +16,7 @@ from farebox.core.amount import Amount
 from farebox.core.errors import StoreUnavailable
 from farebox.core.payment import Answer, Hold, Payment, PaymentState
 from farebox.core.ports import Clock
-from farebox.stores.engine import Connection
+from farebox.stores.engine import Operation, Row, rows_of
 from farebox.stores.ledger import SqlLedger
 from farebox.testing.market import StillClock
 
@@ -83,6 +83,11 @@ async def row(ledger: SqlLedger, payment: Payment) -> Payment:
     return found
 
 
+async def run_sql(ledger: SqlLedger, statement: str, parameters: Mapping[str, object] | None = None) -> list[Row]:
+    """What a statement gives that is not one of the ledger's own."""
+    return await ledger.engine.write(lambda _: rows_of(statement, parameters or {}), about=b"a test")
+
+
 class LedgerStage(ABC):
     """A ledger for each test, and the books looked into after it."""
 
@@ -115,19 +120,25 @@ class LedgerStage(ABC):
         asyncio.run(ledger.open_payment(payment))
         return payment
 
+    async def drop_guards(self, ledger: SqlLedger) -> None:
+        """Make the tables what somebody who has the database can make of them: without triggers."""
+        triggers = await run_sql(ledger, "SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in triggers:
+            await run_sql(ledger, f"DROP TRIGGER {name}")
+
     async def count(self, ledger: SqlLedger, table: str) -> int:
         """How many rows a table has."""
-        return len(await ledger.engine.read(lambda tx: tx.execute(f"SELECT 1 FROM {table}", {}).fetchall()))
+        return len(await run_sql(ledger, f"SELECT 1 FROM {table}"))
 
     async def allows(self, ledger: SqlLedger, statement: str, parameters: Mapping[str, object]) -> bool:
         """Whether the table of moves lets a statement through; nothing of it stays."""
 
-        def move(tx: Connection) -> None:
-            tx.execute(statement, parameters)
+        def move(_: int) -> Operation[None]:
+            yield statement, parameters
             raise Undone
 
         with pytest.raises((Undone, StoreUnavailable)) as ended:
-            await ledger.engine.write(move)
+            await ledger.engine.write(move, about=b"a test")
         assert isinstance(ended.value, Undone) or "not in the table of moves" in str(ended.value)
         return isinstance(ended.value, Undone)
 

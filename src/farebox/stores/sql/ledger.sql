@@ -2,12 +2,19 @@
 -- returns says who won. They mean the same in SQLite and in PostgreSQL.
 
 -- name: open_payment
--- No guard: the hash is unique, which refuses one that is known already.
+-- The hash is unique; only the very same invoice may be said again, which changes nothing.
 INSERT INTO payments (
     payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms
 ) VALUES (
     :payment_hash, 'open', :price_msat, :digest, :resource, :client, :invoice, :created_at_ms, :expires_at_ms
-);
+)
+ON CONFLICT (payment_hash) DO UPDATE
+SET created_at_ms = excluded.created_at_ms
+WHERE payments.invoice = excluded.invoice
+    AND payments.digest = excluded.digest
+    AND payments.client = excluded.client
+    AND payments.price_msat = excluded.price_msat
+RETURNING payment_id;
 
 -- name: reusable_payment
 -- The same caller, request and price, unpaid, with more than half its time left: what remains is more than what is gone.
@@ -107,8 +114,21 @@ RETURNING payment_id, epoch, received_msat - captured_msat;
 
 -- name: hold_draw
 -- No guard: the claim was won; the index allows one held draw for each payment.
-INSERT INTO draws (payment_id, epoch, amount_msat, state, held_at_ms)
-VALUES (:payment_id, :epoch, :amount_msat, 'held', :now_ms);
+INSERT INTO draws (payment_id, epoch, amount_msat, state, held_at_ms, claim)
+VALUES (:payment_id, :epoch, :amount_msat, 'held', :now_ms, :claim);
+
+-- name: own_claim
+-- A claim that was won although nobody could tell: its draw has the claim's own name and is still held.
+UPDATE payments
+SET lease_until_ms = :lease_until_ms
+WHERE payment_hash = :payment_hash
+    AND held_msat > 0
+    AND EXISTS (
+        SELECT 1
+        FROM draws
+        WHERE draws.payment_id = payments.payment_id AND draws.epoch = payments.epoch AND draws.claim = :claim
+    )
+RETURNING epoch, attempts, held_msat;
 
 -- name: renew
 -- The epoch is still the payment's newest and its draw neither captured nor released.
@@ -130,6 +150,13 @@ SET
 WHERE payment_hash = :payment_hash AND epoch = :epoch AND held_msat > 0
 RETURNING payment_id, state, received_msat - captured_msat;
 
+-- name: own_capture
+-- A capture that was kept although nobody could tell: its draw has the capture's own name.
+SELECT draws.epoch
+FROM payments
+JOIN draws ON draws.payment_id = payments.payment_id
+WHERE payments.payment_hash = :payment_hash AND draws.epoch = :epoch AND draws.state = 'captured' AND draws.claim = :claim;
+
 -- name: release
 -- The epoch is still the payment's newest and its draw neither captured nor released; after the last attempt the payer is
 -- owed the rest. An attempt in which nothing ran is not counted.
@@ -141,6 +168,12 @@ SET
     state = CASE WHEN NOT :ran THEN 'funded' WHEN attempts >= :most_attempts THEN 'credit' ELSE 'funded' END
 WHERE payment_hash = :payment_hash AND epoch = :epoch AND held_msat > 0
 RETURNING payment_id, state, received_msat - captured_msat;
+
+-- name: capture_draw
+-- The held draw of this epoch, which the capture has just been granted; it takes the capture's name.
+UPDATE draws
+SET state = 'captured', ended_at_ms = :now_ms, claim = :claim
+WHERE payment_id = :payment_id AND epoch = :epoch AND state = 'held';
 
 -- name: end_draw
 -- Only a held draw ends, and only once; so the one before a new claim ends only if it had lapsed.
@@ -212,12 +245,12 @@ WHERE purpose = :purpose;
 
 -- name: received
 -- What came in, by the rows of the payments.
-SELECT COALESCE(SUM(received_msat), 0)
+SELECT CAST(COALESCE(SUM(received_msat), 0) AS BIGINT)
 FROM payments;
 
 -- name: accounts
 -- Where it went, by the entries: what was given to an account less what was taken from it.
-SELECT account, SUM(amount_msat)
+SELECT account, CAST(SUM(amount_msat) AS BIGINT)
 FROM (
     SELECT to_account AS account, amount_msat FROM entries
     UNION ALL

@@ -102,6 +102,12 @@ def test_an_unambiguous_path_is_decoded(raw_path: bytes, path: str) -> None:
         b"/%ff",
         b"/%C3",
         b"/%C0%AF",
+        b"/api%25u002fdvm",
+        b"/x/..%20/api/dvm",
+        b"/x/%20.",
+        b"/api/dvm/.%3fx",
+        b"/api%ef%bc%8fdvm",
+        b"/x/%ef%bc%8e%ef%bc%8e/api",
         b"/%ED%A0%80",
     ],
 )

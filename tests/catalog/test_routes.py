@@ -226,6 +226,14 @@ def test_any_method_and_path_can_be_looked_up(method: str, path: str) -> None:
         b"/files/\xff",
         b"/us%65rs/a%2fb",
         b"/x%2f..%2ffiles%2fa",
+        b"/api%c0%afdvm",
+        b"/api%e0%80%afdvm",
+        b"/api%u002fdvm",
+        b"/api/dvm//..",
+        b"/api/dvm/%20..;/x",
+        b"http://shop.test/api/dvm",
+        b"/api/dvm%3f%00",
+        b"/%ef%bd%81pi/%00/dvm",
         b"/" + b"a" * 5000,
     ],
 )
@@ -240,8 +248,29 @@ def test_a_crooked_path_that_leads_nowhere_near_a_price_is_let_be(raw_path: byte
     assert table.could_mean(raw_path) == (raw_path == b"/api/dvm/%2e")
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/api/dvm.", "/api/dvm ", "/api /dvm", "/ api/dvm", "/api/dvm?x", "/api/dvm#x", "/ａpi/dvm", "/.../api/dvm"],
+)
+def test_a_spelling_that_some_servers_take_for_a_priced_path_is_priced_as_that_path(path: str) -> None:
+    table = RouteTable.read({"POST /api/dvm": "1 sat", "/*": "free"})
+    found = table.lookup("POST", path)
+    assert found is not None
+    assert "POST /api/dvm" == found.resource
+
+
 def test_a_path_that_no_table_can_match_may_still_name_a_route() -> None:
     route = Route(method="GET", path="/{path:path}", price=Amount.sats(1))
     assert route.resource == "GET /{path:path}"
     with pytest.raises(ConfigError):
         RouteTable([route])
+
+
+def test_a_route_can_be_charged_for_some_refusals() -> None:
+    assert (404, 410) == Route(method="GET", path="/x", price=Amount.sats(1), charge_for=(404, 410)).charge_for
+
+
+@pytest.mark.parametrize("status", [200, 399, 401, 402, 407, 500, 0, -404])
+def test_no_route_can_be_charged_for_what_is_no_answer(status: int) -> None:
+    with pytest.raises(ConfigError, match="from 400 to 499"):
+        Route(method="GET", path="/x", price=Amount.sats(1), charge_for=(404, status))

@@ -1,11 +1,14 @@
 """farebox.toml: what is not known is refused with the nearest name that is."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from farebox.cli.config import TEMPLATE, checked, read_config
+from farebox.cli.config import TEMPLATE, Source, checked, read_config
+from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError
+from farebox.gate import Terms
 
 ROUTE = {"path": "/api/dvm", "price": "21 sat", "demo": True}
 
@@ -37,6 +40,8 @@ def test_the_template_is_a_shop_that_opens(tmp_path: Path) -> None:
         ({"route": [{"path": "/x", "price": "1 sat", "upstream": "ftp://x"}]}, "a URL such as http://127.0.0.1:9000"),
         ({"route": []}, "`route`"),
         ({"free_calls": -1}, "`free_calls`"),
+        ({"invoices_per_s": 0}, "`invoices_per_s`"),
+        ({"free_up_to": "much"}, "`free_up_to`"),
         ({"receiver": "$FAREBOX_NOT_SET"}, "the environment has no FAREBOX_NOT_SET"),
     ],
 )
@@ -68,3 +73,69 @@ def test_a_listen_address_needs_host_and_port(listen: str) -> None:
 def test_a_flag_replaces_what_the_file_says(tmp_path: Path) -> None:
     config = read_config(written(tmp_path, TEMPLATE)).with_flags({"listen": "127.0.0.1:9"})
     assert (config.address, config.store) == (("127.0.0.1", 9), f"sqlite:///{tmp_path.resolve()}/farebox.db")
+
+
+def test_refusals_that_are_charged_are_told_by_their_statuses() -> None:
+    config = checked({"route": [ROUTE | {"charge_for": [404, 410]}, ROUTE]}, "here")
+    assert [(404, 410), ()] == [line.charge_for for line in config.route]
+    with pytest.raises(ConfigError, match="charge_for"):
+        checked({"route": [ROUTE | {"charge_for": "404"}]}, "here")
+
+
+@pytest.mark.parametrize(("written", "count"), [(4, 4), ("4", 4), (1, 1)])
+def test_so_many_workers_as_were_asked_for(written: object, count: int) -> None:
+    assert count == checked({"workers": written, "route": [ROUTE]}, "x").worker_count
+
+
+@pytest.mark.parametrize("written", ["auto", 0, "0"])
+def test_auto_is_a_worker_for_each_core(written: object) -> None:
+    assert len(os.sched_getaffinity(0)) == checked({"workers": written, "route": [ROUTE]}, "x").worker_count
+
+
+def test_without_workers_there_is_one_process() -> None:
+    assert checked({"route": [ROUTE]}, "x").worker_count is None
+
+
+@pytest.mark.parametrize("wrong", ["many", "-1", -1, 257, True, 1.5])
+def test_a_number_of_workers_that_is_none_is_refused_by_name(wrong: object) -> None:
+    with pytest.raises(ConfigError, match="workers"):
+        checked({"workers": wrong, "route": [ROUTE]}, "x")
+
+
+def test_a_source_is_read_as_it_is_now_with_the_flags_on_top(tmp_path: Path) -> None:
+    file = written(tmp_path, TEMPLATE)
+    source = Source(file=file, flags={"listen": "127.0.0.1:9"})
+    assert (("127.0.0.1", 9), 1) == (source.read().address, source.read().free_calls)
+    file.write_text(TEMPLATE.replace("free_calls = 1 ", "free_calls = 7 "))
+    assert (("127.0.0.1", 9), 7) == (source.read().address, source.read().free_calls)
+    assert ["/x"] == [line.path for line in Source(file=None, flags={"route": [{**ROUTE, "path": "/x"}]}).read().route]
+
+
+def test_what_callers_may_ask_for_before_they_pay_is_the_seller_s_to_say() -> None:
+    config = checked(
+        {
+            **{"free_calls": 2, "free_calls_per_subnet": 3, "free_calls_a_day": 4, "free_up_to": "5 sat"},
+            **{"calls_per_client_s": 6, "calls_at_once": 7, "unpaid_per_client": 8, "unpaid_invoices": 9},
+            **{"invoices_per_s": 30, "workers": 3, "route": [ROUTE]},
+        },
+        "x",
+    )
+    terms, limits = config.terms, config.terms.limits
+    assert (2, 3, 4, Amount.sats(5)) == (
+        terms.free_calls,
+        terms.free_limit_of_subnet,
+        terms.free_calls_of_all,
+        terms.free_up_to,
+    )
+    assert (6, 7, 8, 9) == (
+        limits.calls_per_s,
+        limits.calls_at_once,
+        limits.unpaid_invoices,
+        limits.all_unpaid_invoices,
+    )
+    assert 10 == limits.invoices_per_s  # each worker has its share
+
+
+def test_a_shop_that_says_nothing_has_the_limits_of_the_terms() -> None:
+    assert Terms() == checked({"route": [ROUTE]}, "x").terms
+    assert 4 == Terms().free_limit_of_subnet

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import pickle
+import secrets
 import traceback
+from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 from farebox.core.errors import ConfigError
 from farebox.core.secret import KEY_BYTES, KEY_ID_BYTES, KeyRing, Secret
 
-OLD = bytes(range(32))
-NEW = bytes(range(100, 140))
+OLD = sha256(b"an old key").digest()
+NEW = sha256(b"a new key").digest() + b"and more"
 HIDDEN = "hunter2"
 
 
@@ -133,11 +135,28 @@ def test_a_fresh_ring_has_a_key_of_its_own() -> None:
         pytest.param([OLD[:-1]], id="a short one"),
         pytest.param([OLD, b"\0" * 32], id="zeros"),
         pytest.param([b"changeme" * 4], id="a default"),
+        pytest.param([b"correct horse battery staple, and a little more"], id="a sentence"),
+        pytest.param([bytes(range(32))], id="a count"),
+        pytest.param([bytes(range(250, -6, -8))], id="a count down"),
+        pytest.param([NEW[:16] * 2], id="half a key twice"),
+        pytest.param([NEW[:17] + NEW[:15]], id="half a key, nearly twice"),
     ],
 )
 def test_a_ring_without_a_good_key_is_refused_and_says_how_to_get_one(masters: list[bytes]) -> None:
     with pytest.raises(ConfigError, match="farebox init"):
         KeyRing(masters)
+
+
+def test_random_keys_are_taken() -> None:
+    assert 1000 == len(KeyRing([secrets.token_bytes(KEY_BYTES) for _ in range(1000)]).key_ids())
+
+
+def test_a_ring_is_keys_that_never_change() -> None:
+    ring = KeyRing([OLD])
+    assert ring is ring.ring()
+    assert ring is ring.ring(b"made")
+    assert ring.newest in ring
+    assert b"made" not in ring
 
 
 def test_no_key_prints_itself() -> None:

@@ -21,8 +21,8 @@ from farebox.dialects import L402
 from farebox.dialects.macaroon import Macaroon
 from farebox.testing.dialects import NOW, PREIMAGE, QUOTE, DialectSuite, sample_credential, sample_invoice
 
-OLD = bytes(range(32))
-NEW = bytes(range(32, 64))
+OLD = sha256(b"an old key").digest()
+NEW = sha256(b"a new key").digest()
 KEYS = KeyRing([NEW])
 VALID_UNTIL = NOW + timedelta(days=1)
 INVOICE = sample_invoice()

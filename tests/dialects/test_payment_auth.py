@@ -5,6 +5,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import sha256
 
 import pytest
 
@@ -19,8 +20,8 @@ from farebox.dialects.canonical_json import read_members, write_base64url, write
 from farebox.dialects.payment_auth import challenge_id
 from farebox.testing.dialects import NOW, PREIMAGE, QUOTE, DialectSuite, sample_credential, sample_invoice
 
-OLD = bytes(range(32))
-NEW = bytes(range(32, 64))
+OLD = sha256(b"an old key").digest()
+NEW = sha256(b"a new key").digest()
 KEYS = KeyRing([NEW])
 REALM = "shop.example"
 VALID_UNTIL = NOW + timedelta(days=1)

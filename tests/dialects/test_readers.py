@@ -20,7 +20,7 @@ from farebox.core.secret import KeyRing
 from farebox.dialects import L402, PaymentAuth, PaymentHash
 from farebox.testing.dialects import NOW, PREIMAGE, QUOTE, sample_invoice
 
-KEYS = KeyRing([bytes(range(32))])
+KEYS = KeyRing([sha256(b"a key").digest()])
 INVOICE = sample_invoice()
 Lines = list[tuple[str, str]]
 

@@ -1,17 +1,17 @@
 """A grant is captured or released, once."""
 
-import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from farebox.core.amount import Amount
-from farebox.core.errors import CallInProgress
+from farebox.core.errors import CallInProgress, StoreUnavailable
 from farebox.core.exchange import Quote, Wire
 from farebox.core.payment import Answer, PaymentState
-from farebox.gate import Challenged, Grant, Visit
-from farebox.gate.grant import RunningCalls
+from farebox.gate import Challenged, Grant, Replay, Visit
+from farebox.gate.grant import UnsavedAnswers
 from farebox.testing.market import Market
 
 pytestmark = pytest.mark.anyio
@@ -76,21 +76,54 @@ async def test_a_grant_whose_lease_another_took_can_not_capture(market: Market) 
     assert await state(market) is PaymentState.SPENT
 
 
-async def test_a_long_call_keeps_its_lease(market: Market) -> None:
-    renewed: list[int] = []
-    ledger: Any = market.gate.ledger
-    renew = ledger.renew
-
-    async def watched(hold: Any, *, lease: timedelta) -> bool:
-        renewed.append(hold.epoch)
-        done.set()
-        return bool(await renew(hold, lease=lease))
-
-    done = asyncio.Event()
-    ledger.renew = watched
-    market.gate._running = RunningCalls(ledger, timedelta(milliseconds=30))
+async def test_answers_that_could_not_be_stored_are_forgotten_oldest_first_when_there_are_too_many_bytes(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farebox.gate.grant._MOST_UNSAVED_BYTES", 100)
+    unsaved = UnsavedAnswers(market.gate.ledger, market.gate._given)
     grant, _ = await granted(market)
-    await done.wait()
-    await grant.capture(ANSWER)
-    market.gate._running.close()
-    assert renewed[0] == 1
+    holds = [replace(grant.hold, payment_hash=bytes([number]) * 32) for number in range(5)]
+    for hold in holds:
+        unsaved.keep(hold, Answer(status=200, headers=(), body=bytes(40)), Wire())
+    assert [hold.payment_hash for hold in holds[3:]] == list(unsaved._kept)
+
+
+async def test_a_hold_that_was_lost_captures_nothing_and_the_ledger_is_not_even_asked(market: Market) -> None:
+    grant, visit = await granted(market)
+    market.clock.pass_by(timedelta(minutes=1))
+    again = await market.gate.admit(visit)
+    assert isinstance(again, Grant)
+    ledger: Any = market.gate.ledger
+    asked: list[object] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ledger, "capture", lambda *given: asked.append(given))
+        with pytest.raises(CallInProgress):
+            await grant.capture(ANSWER)
+    assert [] == asked
+    assert await grant.find_other_answer() is None
+    await again.capture(ANSWER)
+    assert ANSWER == await grant.find_other_answer()
+
+
+async def test_an_answer_that_could_not_be_stored_is_charged_and_kept_before_anybody_asks_for_it(
+    market: Market,
+) -> None:
+    grant, visit = await granted(market)
+    ledger: Any = market.gate.ledger
+
+    async def away(*_: object) -> bool:
+        raise StoreUnavailable("away")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ledger, "capture", away)
+        with pytest.raises(StoreUnavailable):
+            await grant.capture(ANSWER)
+        with pytest.raises(StoreUnavailable):
+            await market.gate.save_answers()
+    assert await state(market) is PaymentState.FUNDED
+    await market.gate.save_answers()
+    assert await state(market) is PaymentState.SPENT
+    assert ANSWER == await ledger.find_answer(grant.hold.payment_hash)
+    replay = await market.gate.admit(visit)
+    assert isinstance(replay, Replay)
+    assert ANSWER == replay.answer

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -15,9 +16,9 @@ from farebox.core.amount import Amount
 from farebox.core.errors import NodeUnavailable, StoreUnavailable, WalletError
 from farebox.core.ports import InvoiceState, InvoiceStatus
 from farebox.core.secret import KeyRing
-from farebox.dialects import L402
 from farebox.dialects.macaroon import Macaroon
 from farebox.gate import Terms
+from farebox.gate.admission import Pace
 from farebox.http.paywall import Manners
 from farebox.testing.market import Service
 
@@ -132,8 +133,7 @@ async def test_a_token_of_a_key_that_is_not_in_the_ring_is_401(open_shop: Any) -
     async with open_shop() as shop:
         asked = await shop.buyer.challenged()
         preimage = shop.buyer.market.pay(asked["invoice"])
-        gate = shop.buyer.market.gate
-        gate.dialects = (L402(KeyRing.generate()), *gate.dialects[1:])
+        shop.buyer.market.keys.now = KeyRing.generate()
         answer = await shop.buyer.ask(authorization=f"L402 {asked['macaroon']}:{preimage.hex()}")
     assert answer.status_code == 401
 
@@ -148,22 +148,17 @@ async def test_an_unknown_hash_gets_a_fresh_challenge_of_the_usual_shape(open_sh
 
 
 async def test_a_paid_hash_that_the_ledger_lost_is_503_and_never_a_new_invoice(open_shop: Any) -> None:
+    async def nothing(_: bytes) -> None:
+        return None
+
     async with open_shop() as shop:
         asked = await shop.buyer.challenged()
-        preimage = shop.buyer.market.pay(asked["invoice"])
-        shop.ledger.hold = failing_once(shop.ledger, None)
-        answer = await shop.buyer.ask(authorization=f"L402 {asked['macaroon']}:{preimage.hex()}")
+        shop.buyer.market.pay(asked["invoice"])
+        shop.ledger.find_payment = nothing
+        answer = await shop.buyer.ask(**{"x-payment-hash": asked["payment_hash"]})
         payments = await shop.ledger.recent_payments(10)
     assert answer.status_code == 503
     assert len(payments) == 1
-
-
-def failing_once(ledger: Any, outcome: object) -> Any:
-    async def hold(*_: object, **__: object) -> object:
-        del ledger.hold
-        return outcome
-
-    return hold
 
 
 async def test_a_hash_that_is_not_paid_yet_gets_the_same_invoice_and_a_retry_after(open_shop: Any) -> None:
@@ -393,23 +388,22 @@ async def test_a_caller_who_asks_again_gets_the_same_invoice_while_it_has_half_i
 
 async def test_rotating_the_keys_leaves_live_tokens_good(open_shop: Any) -> None:
     async with open_shop() as shop:
-        first, second = bytes(range(32)), bytes(range(32, 64))
-        gate = shop.buyer.market.gate
-        others = gate.dialects[1:]
-        gate.dialects = (L402(KeyRing([first])), *others)
+        first, second = sha256(b"first").digest(), sha256(b"second").digest()
+        keys = shop.buyer.market.keys
+        keys.now = KeyRing([first])
         old = await shop.buyer.buy("before")
-        gate.dialects = (L402(KeyRing([first, second])), *others)
+        keys.now = KeyRing([first, second])
         before = await shop.buyer.ask("before", authorization=old)
         new = await shop.buyer.buy("after")
-        gate.dialects = (L402(KeyRing([second])), *others)
+        keys.now = KeyRing([second])
         after = await shop.buyer.ask("after", authorization=new)
-        shop.buyer.market.gate._verified._kept.clear()
         revoked = await shop.buyer.ask("before", authorization=old)
     assert (before.status_code, after.status_code, revoked.status_code) == (200, 200, 401)
 
 
 async def test_made_up_hashes_do_not_make_the_node_busy(open_shop: Any) -> None:
     async with open_shop() as shop:
+        shop.buyer.market.gate._unknown_look_ups = Pace(per_second=1e-3, at_once=20)
         answers = [await shop.buyer.ask(**{"x-payment-hash": f"{n:064x}"}) for n in range(25)]
     assert [answer.status_code for answer in answers] == [402] * 20 + [503] * 5
 

@@ -15,9 +15,11 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
+from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, MalformedRequest, MethodUnknown, UpstreamFailed
 from farebox.core.secret import Secret
 from farebox.http.proxy import Proxy
+from farebox.http.sale import SALE, Sale
 
 pytestmark = pytest.mark.system
 
@@ -304,6 +306,8 @@ async def test_what_a_client_says_about_itself_is_replaced_by_what_we_know() -> 
         (b"x-forwarded-host", b"elsewhere"),
         (b"x-forwarded-port", b"1"),
         (b"x-forwarded-user", b"root"),
+        *((name, b"1.2.3.4") for name in (b"cf-connecting-ip", b"true-client-ip", b"x-client-ip")),
+        *((name, b"1.2.3.4") for name in (b"x-cluster-client-ip", b"fastly-client-ip", b"x-originating-ip")),
     ]
     async with proxying(service) as proxy:
         await Call(headers=fields(*said)).of(proxy)
@@ -319,7 +323,8 @@ async def test_what_a_client_says_about_itself_is_replaced_by_what_we_know() -> 
     [
         *(b"x_payment_hash", b"content_length"),
         *(b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"),
-        *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
+        *(b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"),
+        *(b"x-payment-hash", b"x-payment-token", b"x-payment-anything", b"x_forwarded_for", b"idempotency_key"),
     ],
 )
 @on_both_loops
@@ -329,6 +334,40 @@ async def test_a_field_that_would_make_it_another_request_does_not_go_upstream(n
         for _ in range(2):  # judged, and remembered
             await Call(headers=fields((name, b"x"))).of(proxy)
             assert {b"host"} | FORWARDED == set(service.fields)
+
+
+SOLD = {SALE: Sale(price=Amount.sats(21), resource="/x", payment_hash="ab" * 32)}
+FREE = {SALE: Sale(price=Amount(0), resource="/x", payment_hash=None)}
+MINE = (b"idempotency-key", b"mine")
+
+
+@pytest.mark.parametrize(
+    ("scope", "sent", "key"),
+    [
+        ({}, [MINE], b"mine"),
+        (FREE, [MINE], b"mine"),
+        (SOLD, [], b"ab" * 32),
+        (SOLD, [MINE], b"ab" * 32),
+        (SOLD, [MINE, (b"Idempotency-Key", b"mine too")], b"ab" * 32),
+        (SOLD, [MINE, (b"connection", b"idempotency-key")], b"ab" * 32),
+    ],
+)
+@on_both_loops
+async def test_a_paid_call_goes_with_the_payment_as_its_idempotency_key(
+    scope: dict[str, Any], sent: list[tuple[bytes, bytes]], key: bytes
+) -> None:
+    service = Service(OK)
+    async with proxying(service) as proxy:
+        await Call(headers=fields(*[(name.lower(), value) for name, value in sent]), **scope).of(proxy)
+    assert key == service.fields[b"idempotency-key"]
+
+
+@on_both_loops
+async def test_an_idempotency_key_that_is_configured_replaces_every_other() -> None:
+    service = Service(OK)
+    async with proxying(service, headers={"Idempotency-Key": "ours"}) as proxy:
+        await Call(headers=fields(MINE), **SOLD).of(proxy)
+    assert b"ours" == service.fields[b"idempotency-key"]
 
 
 @on_both_loops
@@ -474,16 +513,34 @@ async def test_an_answer_without_body_has_no_length(status: bytes) -> None:
 
 
 @on_both_loops
-async def test_a_client_that_goes_away_does_not_stop_the_answer() -> None:
+async def test_a_client_that_goes_away_in_the_middle_of_an_answer_takes_the_upstream_with_it() -> None:
+    for before in ([], [{"type": "http.request", "body": b""}]):
+        service = TwoParts(b"")
+        async with proxying(service) as proxy:
+            call = await Call(*before, {"type": "http.disconnect"}).of(proxy)
+            service.more.set()  # and finds nobody there any more
+            await service.gone.wait()
+        assert ([b"data: one\n\n"], True) == ([m["body"] for m in call.sent[1:]], call.sent[-1]["more_body"])
+
+
+@on_both_loops
+async def test_a_server_that_can_not_tell_whether_its_client_is_there_hears_the_whole_answer() -> None:
+    request, hears = {"type": "http.request", "body": b""}, asyncio.Event()
+
+    class Deaf(Call):
+        async def receive(self) -> Any:
+            if not self.received:
+                hears.set()
+                raise RuntimeError("nothing more is told")
+            return await super().receive()
+
     service = TwoParts(b"")
     async with proxying(service) as proxy:
-        call = Call({"type": "http.disconnect"})
-        running = asyncio.create_task(call.of(proxy))
-        while len(call.sent) < 2:
-            await asyncio.sleep(0)
+        running = asyncio.create_task((call := Deaf(request)).of(proxy))
+        await hears.wait()
         service.more.set()
         await running
-        assert b"data: one\n\ndata: two\n\n" == call.body
+    assert b"data: one\n\ndata: two\n\n" == call.body
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,8 +13,9 @@ import pytest
 from farebox.catalog.routes import Route, RouteTable
 from farebox.core.amount import Amount
 from farebox.core.errors import StoreUnavailable, UpstreamFailed
-from farebox.core.payment import PaymentState
-from farebox.http.paywall import Manners, Paywall
+from farebox.core.payment import Answer, Payment, PaymentState
+from farebox.http.manners import Manners
+from farebox.http.paywall import Paywall
 from farebox.testing.market import Market, whole_body
 
 pytestmark = pytest.mark.anyio
@@ -47,19 +50,24 @@ class Script:
 class Paid:
     """One paid call of an app behind a paywall, driven message by message."""
 
-    def __init__(self, market: Market, app: Any, manners: Manners) -> None:
+    def __init__(self, market: Market, app: Any, manners: Manners, method: str, charge_for: tuple[int, ...]) -> None:
         self.market = market
-        self.paywall = Paywall(app, gate=market.gate, prices={"GET /stream": "21 sat"}, manners=manners)
+        self.method = method
+        routes = RouteTable([Route(method=method, path="/stream", price=Amount.sats(21), charge_for=charge_for)])
+        self.paywall = Paywall(app, gate=market.gate, routes=routes, manners=manners)
         self.proof = b""
         self.sent: list[Any] = []
         self.first = asyncio.Event()
+        self.gone = asyncio.Event()  # the caller, if this is set
+        self.reading = asyncio.Event()  # it takes what it is sent
+        self.reading.set()
 
     async def buy(self) -> None:
         transport = httpx.ASGITransport(app=self.paywall, client=("192.0.2.7", 1))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://shop.test", headers={"accept": "*/*"}
         ) as http:
-            asked = (await http.get("/stream")).json()
+            asked = (await http.request(self.method, "/stream")).json()
         preimage = self.market.pay(asked["invoice"])
         self.proof = f"L402 {asked['macaroon']}:{preimage.hex()}".encode()
 
@@ -68,17 +76,27 @@ class Paid:
         self.sent = []
         self.first.clear()
 
+        asked = False
+
         async def send(message: Any) -> None:
+            await self.reading.wait()
+            if self.gone.is_set():  # as uvicorn has it
+                return
             self.sent.append(message)
             if message.get("body"):
                 self.first.set()
 
         async def receive() -> Any:
+            nonlocal asked
+            if asked:
+                await self.gone.wait()
+                return {"type": "http.disconnect"}
+            asked = True
             return {"type": "http.request", "body": b""}
 
         scope = {
             "type": "http",
-            "method": "GET",
+            "method": self.method,
             "scheme": "http",
             "path": "/stream",
             "raw_path": b"/stream",
@@ -87,20 +105,42 @@ class Paid:
             "headers": [(b"host", b"shop.test"), (b"accept", b"*/*"), (b"authorization", self.proof)],
         }
         await self.paywall(scope, receive, send)
+        if not self.sent:
+            return 0, b"", False
         body = b"".join(message.get("body", b"") for message in self.sent)
         return self.sent[0]["status"], body, not self.sent[-1].get("more_body", False)
 
+    async def call_and_leave(self) -> None:
+        """Goes away after the first bytes."""
+        calling = asyncio.create_task(self.call())
+        await self.first.wait()
+        self.gone.set()
+        async with asyncio.timeout(5):
+            await calling
+        self.gone.clear()
+
+    async def call_and_stall(self) -> None:
+        """Reads nothing."""
+        self.reading.clear()
+        await self.call()
+        self.reading.set()
+
+    async def payment(self) -> Payment:
+        return (await self.market.gate.ledger.recent_payments(1))[0]
+
     async def state(self) -> PaymentState:
-        return (await self.market.gate.ledger.recent_payments(1))[0].state
+        return (await self.payment()).state
 
 
 @pytest.fixture
 def paid() -> Any:
     @asynccontextmanager
-    async def opened(app: Any, **manners: int) -> AsyncIterator[Paid]:
+    async def opened(
+        app: Any, method: str = "GET", charge_for: tuple[int, ...] = (), **manners: Any
+    ) -> AsyncIterator[Paid]:
         market = Market.open()
         try:
-            call = Paid(market, app, Manners(**manners))
+            call = Paid(market, app, Manners(**manners), method, charge_for)
             await call.buy()
             yield call
         finally:
@@ -304,3 +344,330 @@ async def test_an_answer_that_could_not_be_stored_is_charged_and_given_when_it_i
     assert statuses == [503, 503]
     assert (served.status_code, served.content, app.calls) == (200, b"here", 1)
     assert earned == Amount.sats(21)
+
+
+# --- a caller who goes away -------------------------------------------------------------------------------------------
+
+SOON = timedelta(milliseconds=20)
+
+
+class Endless:
+    """An app that streams for as long as it is let, and knows when it was stopped. pausing: it stops to think."""
+
+    def __init__(self, *, chunk: bytes = bytes(1000), pausing: bool = False) -> None:
+        self.chunk = chunk
+        self.pausing = pausing
+        self.calls = self.stopped = self.poured = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.calls += 1
+        self.poured = 0
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
+            while True:
+                self.poured += len(self.chunk)
+                await send({"type": "http.response.body", "body": self.chunk, "more_body": True})
+                await (asyncio.Event().wait() if self.pausing else asyncio.sleep(0))
+        finally:
+            self.stopped += 1
+
+
+async def test_what_a_caller_who_left_has_not_heard_is_read_on_charged_and_can_be_fetched(paid: Any) -> None:
+    app = Script(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n")
+    app.go_on.clear()
+    async with paid(app) as call:
+        calling = asyncio.create_task(call.call())
+        await call.first.wait()
+        call.gone.set()
+        app.go_on.set()
+        _, heard, _ = await calling
+        state = await call.state()
+        call.gone.clear()
+        again = await call.call()
+    assert (PaymentState.SPENT, 1) == (state, app.calls)
+    assert heard.startswith(b"data: 1\n\n")
+    assert (200, b"data: 1\n\ndata: 2\n\ndata: 3\n\n", True) == again
+
+
+async def test_a_stream_that_is_too_long_for_a_caller_who_left_is_stopped_and_not_charged(paid: Any) -> None:
+    app = Endless()
+    async with paid(app, most_drained=100_000) as call:
+        await call.call_and_leave()
+        payment = await call.payment()
+    assert (1, 1) == (app.calls, app.stopped)
+    assert 100_000 < app.poured < 200_000
+    assert (PaymentState.FUNDED, 1) == (payment.state, payment.attempts)
+
+
+async def test_a_stream_that_takes_too_long_for_a_caller_who_left_is_stopped_and_not_charged(paid: Any) -> None:
+    app = Endless(pausing=True)
+    async with paid(app, drain_within=SOON) as call:
+        await call.call_and_leave()
+        payment = await call.payment()
+    assert (1, 1) == (app.calls, app.stopped)
+    assert (PaymentState.FUNDED, 1) == (payment.state, payment.attempts)
+
+
+async def test_leaving_a_stream_three_times_makes_credit_of_what_was_paid(paid: Any) -> None:
+    app = Endless()
+    states = []
+    async with paid(app, most_drained=10_000) as call:
+        for _ in range(3):
+            await call.call_and_leave()
+            states.append(await call.state())
+        refused = await call.call()
+    assert [PaymentState.FUNDED, PaymentState.FUNDED, PaymentState.CREDIT] == states
+    assert (409, 3) == (refused[0], app.calls)
+
+
+async def test_a_stream_that_must_not_run_twice_is_credit_when_its_caller_left_it(paid: Any) -> None:
+    app = Endless()
+    async with paid(app, method="POST", most_drained=10_000) as call:
+        await call.call_and_leave()
+        state = await call.state()
+    assert PaymentState.CREDIT is state
+
+
+async def test_a_stream_that_must_not_run_twice_is_credit_when_it_breaks_off(paid: Any) -> None:
+    app = Script(b"data: 1\n\n", then=RuntimeError("a secret of the seller"))
+    async with paid(app, method="POST") as call:
+        status, _, whole = await call.call()
+        state = await call.state()
+    assert (200, False, PaymentState.CREDIT) == (status, whole, state)
+
+
+async def test_what_can_not_be_kept_is_stopped_when_its_caller_left(paid: Any) -> None:
+    app = Endless()
+    async with paid(app, held_back=500, most_answer=5_000) as call:
+        await call.call_and_leave()
+        state = await call.state()
+    assert (1, PaymentState.FUNDED) == (app.stopped, state)
+    assert app.poured < 100_000
+
+
+async def test_a_caller_who_stops_reading_counts_as_gone(paid: Any) -> None:
+    app = Script(b"data: 1\n\n", b"data: 2\n\n")
+    async with paid(app, reading_within=SOON) as call:
+        async with asyncio.timeout(5):
+            await call.call_and_stall()
+        state = await call.state()
+        again = await call.call()
+    assert (PaymentState.SPENT, 1) == (state, app.calls)
+    assert (200, b"data: 1\n\ndata: 2\n\n", True) == again
+
+
+async def test_a_server_that_cancels_the_call_of_a_caller_who_left_tells_so_by_it(paid: Any) -> None:
+    app = Endless()
+    async with paid(app, most_drained=10_000) as call:
+        calling = asyncio.create_task(call.call())
+        await call.first.wait()
+        calling.cancel()
+        async with asyncio.timeout(5):
+            while not app.stopped:
+                await asyncio.sleep(0)
+            while (await call.payment()).lease_until is not None:
+                await asyncio.sleep(0)
+        state = await call.state()
+    assert PaymentState.FUNDED is state
+
+
+async def test_a_charge_that_has_begun_is_not_undone_by_a_caller_who_leaves(
+    paid: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Script(b"data: 1\n\n")
+    async with paid(app, drain_within=timedelta(0)) as call:
+        ledger = call.market.gate.ledger
+        capture = ledger.capture
+
+        async def slowly(*given: Any) -> bool:
+            call.gone.set()
+            for _ in range(10):  # whatever would be done to it is done by now
+                await asyncio.sleep(0)
+            return bool(await capture(*given))
+
+        monkeypatch.setattr(ledger, "capture", slowly)
+        await call.call()
+        state = await call.state()
+        call.gone.clear()
+        again = await call.call()
+    assert (PaymentState.SPENT, 1) == (state, app.calls)
+    assert (200, b"data: 1\n\n", True) == again
+
+
+async def test_a_charge_that_takes_longer_than_a_caller_who_left_is_waited_for_is_made(
+    paid: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Script(b"data: 1\n\n")
+    app.go_on.clear()
+    async with paid(app, drain_within=SOON) as call:
+        ledger = call.market.gate.ledger
+        capture = ledger.capture
+
+        async def slowly(*given: Any) -> bool:
+            await asyncio.sleep(2 * SOON.total_seconds())  # what is measured is time
+            return bool(await capture(*given))
+
+        monkeypatch.setattr(ledger, "capture", slowly)
+        calling = asyncio.create_task(call.call())
+        await call.first.wait()
+        call.gone.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        app.go_on.set()
+        await calling
+        payment = await call.payment()
+    assert (PaymentState.SPENT, 1) == (payment.state, payment.attempts)
+
+
+async def test_a_copy_that_can_not_be_read_back_is_not_charged_to_a_caller_who_left(
+    paid: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unreadable(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("farebox.http.spool.Spool._read", unreadable)
+    app = Script(*LARGE)
+    app.go_on.clear()
+    states = []
+    async with paid(app, spool=str(tmp_path)) as call:
+        for leaves in (True, False):
+            call.gone.clear()
+            app.go_on.clear()
+            calling = asyncio.create_task(call.call())
+            await call.first.wait()
+            if leaves:
+                call.gone.set()
+            app.go_on.set()
+            await calling
+            states.append(await call.state())
+    assert [PaymentState.FUNDED, PaymentState.SPENT] == states
+
+
+# --- the copy ---------------------------------------------------------------------------------------------------------
+
+LARGE = [bytes([number]) * 70_000 for number in range(10)]
+
+
+async def test_a_large_stream_is_copied_to_a_file_without_a_name_and_replayed_whole(paid: Any, tmp_path: Path) -> None:
+    app = Script(*LARGE)
+    async with paid(app, spool=str(tmp_path)) as call:
+        first, again = await call.call(), await call.call()
+        left = list(tmp_path.iterdir())
+    assert (200, b"".join(LARGE), True) == first == again
+    assert (1, []) == (app.calls, left)
+
+
+async def test_a_stream_that_the_disk_refuses_flows_all_the_same_and_is_given_once(paid: Any, tmp_path: Path) -> None:
+    app = Script(*LARGE)
+    async with paid(app, spool=str(tmp_path / "missing")) as call:
+        first, again = await call.call(), await call.call()
+    assert (200, b"".join(LARGE), True) == first
+    assert (410, 1) == (again[0], app.calls)
+
+
+# --- what is not charged ----------------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_that_the_seller_declares_an_answer_is_charged_and_kept(paid: Any) -> None:
+    app = Script(b"not found", status=404, headers=[])
+    async with paid(app, charge_for=(404, 410)) as call:
+        first, again = await call.call(), await call.call()
+        state = await call.state()
+    assert (404, b"not found", True) == first == again
+    assert (1, PaymentState.SPENT) == (app.calls, state)
+
+
+async def test_every_other_refusal_is_passed_on_and_costs_nothing(paid: Any) -> None:
+    app = Script(b"bad", status=400, headers=[])
+    async with paid(app, charge_for=(404, 410)) as call:
+        first = await call.call()
+        state = await call.state()
+    assert ((400, b"bad", True), PaymentState.FUNDED) == (first, state)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+async def test_more_of_a_refusal_or_failure_than_anyone_wants_to_know_is_stopped(paid: Any, status: int) -> None:
+    app = Script(*[bytes(1000)] * 50, status=status, headers=[])
+    stopped = asyncio.Event()
+
+    async def watched(*given: Any) -> None:
+        try:
+            await app(*given)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    async with paid(watched, held_back=10_000) as call:
+        answered, _, whole = await call.call()
+        state = await call.state()
+    assert (502, True, PaymentState.FUNDED) == (answered, whole, state)
+    assert stopped.is_set()
+
+
+# --- when another call took over --------------------------------------------------------------------------------------
+
+
+async def overtaken(call: Paid, other: Answer | None) -> None:
+    """The lease of the running call lapses, and another one holds the payment and answers."""
+    gate = call.market.gate
+    call.market.clock.pass_by(gate.terms.lease * 2)
+    payment = await call.payment()
+    hold: Any = await gate.ledger.hold(
+        payment.payment_hash, digest=payment.digest, proven=True, lease=gate.terms.lease, most_attempts=3
+    )
+    if other is not None:
+        assert await gate.ledger.capture(hold, other)
+
+
+@pytest.mark.parametrize("events", [False, True])
+async def test_the_late_answer_of_a_call_that_was_overtaken_is_discarded(paid: Any, events: bool) -> None:
+    app = Script(b"late", headers=EVENTS if events else [])
+    app.go_on.clear()
+    other = Answer(status=203, headers=(("x-own", "kept"),), body=b"the other one's")
+    async with paid(app) as call:
+        calling = asyncio.create_task(call.call())
+        while not app.calls:
+            await asyncio.sleep(0)
+        await overtaken(call, other)
+        app.go_on.set()
+        late = await calling
+        told = dict(call.sent[0]["headers"])
+        again = await call.call()
+    if events:  # some of it is out already, and must not be taken for the answer
+        assert (200, b"late", False) == late
+    else:
+        assert (203, b"the other one's", True) == late
+        assert (b"kept", b"true") == (told[b"x-own"], told[b"payment-replayed"])
+    assert (203, b"the other one's", True) == again
+
+
+async def test_a_call_that_was_overtaken_by_one_that_still_runs_says_so(paid: Any) -> None:
+    app = Script(b"late", headers=[])
+    app.go_on.clear()
+    async with paid(app) as call:
+        calling = asyncio.create_task(call.call())
+        while not app.calls:
+            await asyncio.sleep(0)
+        await overtaken(call, None)
+        app.go_on.set()
+        status, _, whole = await calling
+    assert (409, True) == (status, whole)
+
+
+async def test_every_run_of_a_paid_call_has_the_same_idempotency_key_whatever_its_caller_sends() -> None:
+    market = Market.open()
+    keys: list[bytes] = []
+
+    async def service(scope: Any, receive: Any, send: Any) -> None:
+        keys.extend(value for name, value in scope["headers"] if name == b"idempotency-key")
+        raise UpstreamFailed("no answer", sent=False)
+
+    app = Paywall(service, gate=market.gate, prices={"POST /x": "21 sat"})
+    transport = httpx.ASGITransport(app=app, client=("192.0.2.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as http:
+        asked = (await http.post("/x", content=b"x")).json()
+        proof = {"authorization": f"L402 {asked['macaroon']}:{market.pay(asked['invoice']).hex()}"}
+        for number in range(3):
+            await http.post("/x", content=b"x", headers={**proof, "idempotency-key": f"mine-{number}"})
+    await market.close()
+    assert [asked["payment_hash"].encode()] * 3 == keys

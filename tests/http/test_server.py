@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from farebox.http.server import StrictHttp
+from farebox.http.server import strict_http
 from farebox.testing.market import whole_body
+from farebox.testing.raw_http import calling
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
 
@@ -31,7 +32,7 @@ class Seen:
 
 @asynccontextmanager
 async def served(app: Any) -> AsyncIterator[int]:
-    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, http=StrictHttp, ws="none")
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, http=strict_http(), ws="none")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -142,3 +143,43 @@ async def test_two_requests_on_one_connection_are_two() -> None:
         writer.close()
     assert answer.count(b"HTTP/1.1 200 OK") == 2
     assert ["/a", "/b"] == [scope["path"] for scope, _ in app.calls]
+
+
+async def test_a_good_request_is_answered_before_the_bad_one_behind_it_is_refused() -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(scope: Any, receive: Any, send: Any) -> None:
+        await go_on.wait()
+        await Seen()(scope, receive, send)
+
+    async with served(slowly) as port, calling(port) as caller:
+        caller.say(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\nGET /b HTTP/1.1\r\nhost: a\r\n\r\nNONSENSE\r\n\r\n")
+        caller.say(b"GET /c HTTP/1.1\r\nhost: a\r\n\r\n")
+        first = asyncio.ensure_future(caller.hear_all())
+        await asyncio.wait([first], timeout=0.05)
+        assert not first.done()
+        go_on.set()
+        assert [200, 200, 400] == [answer.status for answer in await first]
+
+
+async def test_a_refusal_is_heard_by_a_caller_who_is_still_sending() -> None:
+    async with served(Seen()) as port, calling(port) as caller:
+        caller.say(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n" + b"x" * 2**20)
+        assert [400] == [answer.status for answer in await caller.hear_all()]
+
+
+async def test_a_request_whose_body_is_broken_is_told_so_and_its_call_goes_on_without_a_caller() -> None:
+    messages: list[str] = []
+    left = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while messages[-1:] != ["http.disconnect"]:
+            messages.append((await receive())["type"])
+        left.set()
+
+    async with served(app) as port, calling(port) as caller:
+        caller.say(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n")
+        caller.say(b"-1\r\n")
+        assert [400] == [answer.status for answer in await caller.hear_all()]
+        async with asyncio.timeout(10):
+            await left.wait()

@@ -526,6 +526,42 @@ async def test_a_service_that_does_not_speak_http_has_failed(answer: bytes) -> N
 
 
 @on_both_loops
+async def test_a_connection_that_was_just_made_is_not_taken_for_one_long_unused() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        made = Connection.connection_made
+
+        def looked_at(self: Connection, transport: asyncio.BaseTransport) -> None:
+            made(self, transport)
+            self._pool._look()  # type: ignore[attr-defined] # before the request that it was made for gets its turn
+
+        patched.setattr(Connection, "connection_made", looked_at)
+        async with asking(always(OK)) as (upstream, _):
+            assert 200 == (await upstream.send("POST", b"/", HOST)).status
+
+
+@on_both_loops
+async def test_a_service_that_closes_at_once_certainly_did_not_run() -> None:
+    async def closes(reader: Any, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    connect = module._Pool._connect
+
+    async def slowly(pool: module._Pool) -> Connection:
+        connection = await connect(pool)
+        while not connection.transport.is_closing():
+            await asyncio.sleep(0)
+        return connection
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module._Pool, "_connect", slowly)
+        async with asking(closes, most_connections=1) as (upstream, _):
+            for _ in range(2):  # the first gives its place back
+                with pytest.raises(UpstreamFailed) as failed:
+                    await upstream.send("POST", b"/", HOST)
+                assert (False, "closed") == (failed.value.evidence["sent"], failed.value.evidence["reason"])
+
+
+@on_both_loops
 async def test_a_service_that_closes_before_it_answers_has_failed() -> None:
     async with asking(always(b"", then_close=True)) as (upstream, service):
         assert ("closed", True) == await failure(upstream)

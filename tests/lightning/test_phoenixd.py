@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -24,14 +24,17 @@ from farebox.core.ports import (
     InvoiceState,
     InvoiceStatus,
     Paid,
+    SpendProbe,
     Unresolved,
 )
+from farebox.core.settlement import Settlement, Settlements
 from farebox.http.converse import aconverse
 from farebox.lightning.phoenixd import Phoenixd
 from farebox.lightning.phoenixd_api import phoenixd_api
 from farebox.lightning.sandbox import Sandbox
 from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
 
@@ -72,10 +75,34 @@ class PhoenixdWorld(SandboxWorld):
         self._transport = reached
 
 
+@pytest.mark.parametrize(("password", "spends"), [("seller's", False), ("buyer's", True), ("nobody's", False)])
+def test_a_password_is_known_to_spend_or_not_without_moving_anything(
+    sandbox: Sandbox, clock: Any, password: str, spends: bool
+) -> None:
+    before = sandbox.buyer.funds(), sandbox.seller.funds()
+    node = Phoenixd.from_url(f"phoenixd+http://:{password}@phoenixd.test:9740")
+    assert isinstance(node, SpendProbe)
+    assert spends is PhoenixdWorld(sandbox, clock.forward).ask(node.spends())
+    assert before == (sandbox.buyer.funds(), sandbox.seller.funds())
+
+
+@pytest.mark.parametrize("reply", [NO_CONNECTION, NO_REPLY, NOT_FOUND, HttpReply(status=200), HttpReply(status=500)])
+def test_a_node_that_does_not_say_whether_we_can_spend_is_not_guessed_at(reply: HttpReply) -> None:
+    asked = Phoenixd.from_url("phoenixd+http://:p@phoenixd.test").spends()
+    assert next(asked).body == b""
+    with pytest.raises(StopIteration) as told:
+        asked.send(reply)
+    assert told.value.value is None
+
+
 class _Conformance:
     @pytest.fixture
     def world(self, sandbox: Sandbox, clock: Any) -> PhoenixdWorld:
         return PhoenixdWorld(sandbox, clock.forward)
+
+
+class TestStream(_Conformance, StreamSuite):
+    pass
 
 
 class TestReceiver(_Conformance, ReceiverSuite):
@@ -456,3 +483,62 @@ def test_a_url_that_is_no_node_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(WalletError, match=r"phoenixd\+http://:PASSWORD@HOST:PORT") as caught:
         Phoenixd.from_url(url)
     assert "hunter2" not in str(caught.value)
+
+
+# --- the stream -------------------------------------------------------------------------------------------------------
+
+
+def listed(*hashes: bytes, at: int = 1_000_000, **changes: Any) -> HttpReply:
+    rows = [
+        {"paymentHash": each.hex(), "isPaid": True, "receivedSat": 21, "completedAt": at + number, **changes}
+        for number, each in enumerate(hashes)
+    ]
+    return HttpReply(status=200, body=json.dumps(rows).encode())
+
+
+def settled(*hashes: bytes) -> tuple[Settlement, ...]:
+    return tuple(Settlement(payment_hash=each, received=Amount.sats(21)) for each in hashes)
+
+
+HASHES = [hashlib.sha256(bytes([number])).digest() for number in range(3)]
+
+
+def test_settlements_are_listed_from_a_little_before_the_cursor_until_a_page_is_empty(node: Phoenixd) -> None:
+    first, second = listed(HASHES[0], HASHES[1]), listed(HASHES[2], at=900_000)
+    told, calls = tell(node.settlements("950000", wait=timedelta(0)), first, second, listed())
+    assert Settlements(settled=settled(*HASHES), cursor="1000001") == told
+    asked = [f"/payments/incoming?from=940000&limit=300&offset={offset}" for offset in (0, 300, 600)]
+    assert asked == [call.url.removeprefix("http://127.0.0.1:9740") for call in calls]
+
+
+def test_a_cursor_never_goes_back_and_one_that_can_not_be_read_begins_at_the_beginning(node: Phoenixd) -> None:
+    told, _ = tell(node.settlements("2000000", wait=timedelta(0)), listed(HASHES[0]), listed())
+    assert "2000000" == told.cursor
+    _, calls = tell(node.settlements("seller:7", wait=timedelta(0)), listed())
+    assert "from=0&" in calls[0].url
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"isPaid": False}, {"isPaid": 1}, {"paymentHash": "00"}, {"paymentHash": None}, {"receivedSat": None}],
+)
+def test_a_row_that_is_no_payment_to_us_is_passed_over(node: Phoenixd, changes: dict[str, Any]) -> None:
+    told, _ = tell(node.settlements("5", wait=timedelta(0)), listed(HASHES[0], **changes), listed())
+    assert Settlements(settled=(), cursor="5") == told
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [NO_CONNECTION, NO_REPLY, NOT_FOUND, said(500), said(), HttpReply(status=200, body=b"[1]"), HttpReply(status=200)],
+)
+def test_a_list_that_can_not_be_had_is_no_empty_one(node: Phoenixd, reply: HttpReply) -> None:
+    with pytest.raises(NodeUnavailable):
+        tell(node.settlements("5", wait=timedelta(0)), reply)
+    with pytest.raises(NodeUnavailable):
+        tell(node.settlements("5", wait=timedelta(0)), listed(HASHES[0]), reply)
+
+
+def test_a_cursor_at_an_instant_is_that_instant_in_milliseconds(node: Phoenixd) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)
+    assert (str(round(at.timestamp() * 1000 - 0.5)), []) == tell(node.cursor_at(at))
+    assert ("0", []) == tell(node.cursor_at(datetime(1960, 1, 1, tzinfo=UTC)))

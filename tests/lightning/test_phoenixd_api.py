@@ -9,19 +9,21 @@ import pytest
 
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice, decode
+from farebox.core.ports import InvoiceState
 from farebox.core.secret import Secret
 from farebox.lightning.phoenixd_api import ReplyLost, phoenixd_api
 from farebox.lightning.sandbox import Sandbox, Trouble
 from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES
 
-SELLER, BUYER = ("", "seller's"), ("", "buyer's")
+PASSWORDS = {"seller's": "seller", "buyer's": "buyer", "full": "refunds"}
+SELLER, BUYER, FULL = ("", "seller's"), ("", "buyer's"), ("", "full")
 
 
 class Asked:
     """phoenixd's API, asked as curl would."""
 
     def __init__(self, sandbox: Sandbox) -> None:
-        self._transport = httpx.ASGITransport(phoenixd_api(sandbox, {"seller's": "seller", "buyer's": "buyer"}))
+        self._transport = httpx.ASGITransport(phoenixd_api(sandbox, PASSWORDS))
 
     def __call__(self, method: str, path: str, *, auth: Any = BUYER, **form: str) -> httpx.Response:
         async def asked() -> httpx.Response:
@@ -144,6 +146,36 @@ def test_the_seller_can_not_pay(ask: Asked, sandbox: Sandbox) -> None:
     assert ask("POST", "/payinvoice", auth=SELLER, invoice=invoice.text).status_code == 401
 
 
+SPENDING = (
+    "payinvoice",
+    "payoffer",
+    "paylnaddress",
+    "lnurlpay",
+    "lnurlauth",
+    "sendtoaddress",
+    "bumpfee",
+    "closechannel",
+)
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT"])
+@pytest.mark.parametrize("name", SPENDING)
+def test_the_seller_is_refused_all_that_could_move_money(ask: Asked, sandbox: Sandbox, name: str, method: str) -> None:
+    invoice = sandbox.buyer.issue(PRICE, description="a test", expires_in=TEN_MINUTES)
+    terms = {"invoice": invoice.text, "offer": "lno1", "address": "a@b", "lnurl": "lnurl1", "amountSat": "1"}
+    for spelling in (
+        f"/{name}",
+        f"/{name}/",
+        f"http://phoenixd.test//{name}",
+        f"/%{ord(name[0]):02x}{name[1:]}",
+        f"/{name}?full=1",
+    ):
+        assert ask(method, spelling, auth=SELLER, **terms).status_code == 401
+    assert ask(method, f"/{name.upper()}", auth=SELLER, **terms).status_code == 404
+    assert ask(method, f"/payments/{name}", auth=SELLER, **terms).status_code in (401, 404)
+    assert sandbox.buyer.invoice_status(invoice.payment_hash).state is InvoiceState.OPEN
+
+
 def test_an_unpaid_invoice_shows_its_preimage_and_is_not_paid(ask: Asked, sandbox: Sandbox, clock: Any) -> None:
     invoice = issue(sandbox)
     told = ask("GET", f"/payments/incoming/{invoice.payment_hash.hex()}", auth=SELLER).json()
@@ -262,3 +294,41 @@ def test_an_invoice_is_decoded_in_millisatoshis(ask: Asked, sandbox: Sandbox) ->
 
 def test_a_form_without_end_is_refused(ask: Asked) -> None:
     assert ask("POST", "/payinvoice", invoice="l" * 100_000).status_code == 413
+
+
+def test_the_sellers_second_password_pays_and_is_the_sellers(ask: Asked, sandbox: Sandbox) -> None:
+    ask("POST", "/payinvoice", invoice=issue(sandbox).text)
+    back = sandbox.buyer.issue(Amount.sats(20), description="a refund", expires_in=TEN_MINUTES)
+    assert ask("POST", "/payinvoice", auth=SELLER, invoice=back.text).status_code == 401
+    assert ask("POST", "/payinvoice", auth=FULL, invoice=back.text).json()["recipientAmountSat"] == 20
+    assert ask("GET", "/getbalance", auth=SELLER).json()["balanceSat"] == 1
+
+
+def test_what_was_paid_is_listed_the_newest_first_within_its_bounds(ask: Asked, sandbox: Sandbox, clock: Any) -> None:
+    hashes, times = [], []
+    for _ in range(4):
+        invoice = issue(sandbox)
+        ask("POST", "/payinvoice", invoice=invoice.text)
+        hashes.append(invoice.payment_hash.hex())
+        times.append(str(int(clock.now.timestamp() * 1000)))
+        clock.forward(TEN_MINUTES / 10)
+    issue(sandbox)  # is not paid, so it is not there
+
+    def listed(query: str, auth: Any = SELLER) -> list[str]:
+        return [each["paymentHash"] for each in ask("GET", f"/payments/incoming?{query}", auth=auth).json()]
+
+    assert hashes[::-1] == listed("")
+    assert hashes[2:0:-1] == listed(f"from={times[1]}&to={times[2]}")
+    assert hashes[2:0:-1] == listed("limit=2&offset=1")
+    assert [] == listed("externalId=7")
+    assert [] == listed("", auth=BUYER)
+    one = ask("GET", f"/payments/incoming/{hashes[0]}", auth=SELLER).json()
+    assert one == ask("GET", f"/payments/incoming?to={times[0]}", auth=SELLER).json()[0]
+    assert ask("GET", "/payments/incoming?limit=x", auth=SELLER).status_code == 400
+
+
+def test_twenty_are_listed_unless_more_are_asked_for(ask: Asked, sandbox: Sandbox) -> None:
+    for _ in range(21):
+        sandbox.buyer.pay(issue(sandbox), fee_limit=None)
+    assert len(ask("GET", "/payments/incoming", auth=SELLER).json()) == 20
+    assert len(ask("GET", "/payments/incoming?limit=30", auth=SELLER).json()) == 21

@@ -8,7 +8,7 @@ import pytest
 
 from farebox.core.errors import StoreUnavailable
 from farebox.stores.engine import Operation, Row, Work, drive
-from farebox.stores.group_commit import Asked, GroupCommit
+from farebox.stores.group_commit import Asked, GroupCommit, Remedy
 
 
 class Notebook:
@@ -20,6 +20,7 @@ class Notebook:
         self.commits = 0
         self.closed = False
         self.broken = ""
+        self.away_for = 0
         self.gate = threading.Event()
         self.gate.set()
 
@@ -47,10 +48,18 @@ class Notebook:
     def close(self) -> None:
         self.closed = True
 
+    def remedy(self, error: Exception, tries: int) -> Remedy:
+        if isinstance(error, ConnectionError):
+            self.broken = self.broken if tries < self.away_for else ""
+            return Remedy.AGAIN if tries < 5 else Remedy.NONE
+        return Remedy.APART
+
     def translate(self, error: Exception) -> Exception:
         return StoreUnavailable(str(error)) if isinstance(error, OSError) else error
 
     def _work(self, what: str) -> None:
+        if f"lost in {what}" in self.broken:
+            raise ConnectionError(f"lost in {what}")
         if what in self.broken:
             raise OSError(f"{what} failed")
 
@@ -136,6 +145,35 @@ def test_a_database_that_fails_fails_everybody_and_keeps_nothing(broken: str) ->
 
     asyncio.run(story())
     assert ["c"] == book.kept
+
+
+@pytest.mark.parametrize("where", ["begin", "commit"])
+def test_a_batch_that_met_what_passes_is_run_again_and_its_callers_hear_nothing_of_it(where: str) -> None:
+    book = Notebook()
+    book.broken, book.away_for = f"lost in {where}", 3
+
+    async def story() -> list[str | BaseException]:
+        group = GroupCommit(book, name="test")
+        answers = await all_of(group, write("a"), write("b"))
+        await group.close()
+        return answers
+
+    assert ["A", "B"] == asyncio.run(story())
+    assert (["a", "b"], 1) == (book.kept, book.commits)
+
+
+def test_a_batch_whose_database_stays_away_fails_as_a_whole_after_a_few_tries() -> None:
+    book = Notebook()
+    book.broken, book.away_for = "lost in begin", 99
+
+    async def story() -> list[str | BaseException]:
+        group = GroupCommit(book, name="test")
+        answers = await all_of(group, write("a"), refuse, write("b"))
+        await group.close()
+        return answers
+
+    assert [StoreUnavailable] * 3 == [type(answer) for answer in asyncio.run(story())]
+    assert [] == book.kept
 
 
 def test_a_write_is_answered_only_after_its_commit() -> None:

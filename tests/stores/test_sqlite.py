@@ -13,7 +13,7 @@ import pytest
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, StoreUnavailable
 from farebox.core.payment import DRAW_MOVES, Answer, Hold, Payment, PaymentState
-from farebox.stores import open_ledger, open_purse, sqlite
+from farebox.stores import open_ledger, open_purse, sqlite, versions
 from farebox.stores.engine import edges
 from farebox.stores.ledger import SqlLedger
 from farebox.stores.sqlite import open_file
@@ -125,7 +125,7 @@ def test_a_relative_path_is_relative(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "url", ["shop.db", "postgresql://u:hunter2@h/shop", "sqlite://shop.db", "sqlite:///", "", "sqlite:"]
+    "url", ["shop.db", "mysql://u:hunter2@h/shop", "sqlite://shop.db", "sqlite:///", "", "sqlite:"]
 )
 def test_another_url_is_refused_in_a_line_that_says_how_and_tells_no_password(url: str) -> None:
     told = refusal(lambda: open_ledger(url))
@@ -167,12 +167,41 @@ def test_a_file_of_a_newer_farebox_is_refused_with_advice(tmp_path: Path) -> Non
     file = tmp_path / "shop.db"
     shut(ledger_at(file))
     newer = sqlite3.connect(file)
-    newer.execute("INSERT INTO migrations (room, number, name) VALUES ('ledger', 999, 'later')")
+    newer.execute("INSERT INTO migrations (room, number, name, phase) VALUES ('ledger', 999, 'later', 'contract')")
     newer.commit()
     newer.close()
     told = refusal(lambda: ledger_at(file))
     assert "version 999" in told
     assert "update farebox" in told
+
+
+def test_a_file_to_which_a_newer_farebox_has_only_added_is_opened_and_its_edges_stay(tmp_path: Path) -> None:
+    file = tmp_path / "shop.db"
+    shut(ledger_at(file))
+    newer = sqlite3.connect(file)
+    newer.execute("INSERT INTO migrations (room, number, name, phase) VALUES ('ledger', 999, 'later', 'expand')")
+    newer.execute("INSERT INTO payment_moves VALUES ('spent', 'funded')")
+    newer.commit()
+    newer.close()
+    ledger = ledger_at(file)
+    asyncio.run(buy(ledger, 1))
+    rows = asyncio.run(run_sql(ledger, "SELECT * FROM payment_moves"))
+    shut(ledger)
+    assert ("spent", "funded") in rows
+
+
+def test_a_file_from_before_there_were_phases_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "shop.db"
+    shut(ledger_at(file))
+    older = sqlite3.connect(file)
+    older.execute("ALTER TABLE migrations DROP COLUMN phase")
+    older.commit()
+    older.close()
+    ledger = ledger_at(file)
+    asyncio.run(buy(ledger, 1))
+    phases = asyncio.run(run_sql(ledger, "SELECT DISTINCT phase FROM migrations"))
+    shut(ledger)
+    assert [("expand",)] == phases
 
 
 def test_a_place_that_can_not_hold_a_file_is_refused(tmp_path: Path) -> None:
@@ -200,7 +229,7 @@ def test_a_place_that_may_not_be_written_to_is_refused(tmp_path: Path) -> None:
 def test_an_older_file_is_migrated_and_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = migrations("purse", "sqlite")[:1]
     with monkeypatch.context() as older:
-        older.setattr(sqlite, "migrations", lambda room, engine: first)
+        older.setattr(versions, "migrations", lambda room, engine: first)
         connection = open_file(tmp_path / "purse.db", room="purse", moves={"draw_moves": edges(DRAW_MOVES)})
         connection.execute(
             "INSERT INTO purchases VALUES"

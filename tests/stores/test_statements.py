@@ -90,8 +90,10 @@ def test_migrations_are_numbered_from_one_without_gaps(room: str) -> None:
     assert list(range(1, len(migrations(room, "sqlite")) + 1)) == [one.number for one in migrations(room, "sqlite")]
 
 
-def test_another_engine_gets_no_migration_that_is_sqlites_own() -> None:
-    assert ["tables", "growth"] == [one.name for one in migrations("ledger", "postgresql")]
+def test_another_engine_gets_the_same_migrations_and_no_text_that_is_sqlites_own() -> None:
+    ours, theirs = migrations("ledger", "sqlite"), migrations("ledger", "postgresql")
+    assert [(one.number, one.name, one.phase) for one in ours] == [(one.number, one.name, one.phase) for one in theirs]
+    assert not any("RAISE(" in one.text for one in theirs)
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -108,3 +110,40 @@ def test_no_column_of_the_ledger_could_keep_a_proof() -> None:
     text = " ".join(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
     connection.close()
     assert not re.search(r"preimage|token|macaroon|credential|secret|password", text, re.IGNORECASE)
+
+
+# --- what PostgreSQL says in a way of its own -------------------------------------------------------------------------
+
+OWN = statements("ledger.postgresql")
+
+
+def words(statement: str) -> str:
+    return re.sub(r"(?<=[(]) | (?=[),])", "", " ".join(statement.split()))
+
+
+MANY = r"FROM unnest\((?:CAST\(:\w+ AS \w+\[\]\)(?:, )?)+\)(?: WITH ORDINALITY)? AS asked \([^)]*\)"
+
+
+def for_one(statement: str) -> str:
+    """A statement for many, as it would be for one; housekeeping that waits for nobody, as if it waited."""
+    alike = re.sub(MANY + ", ", "FROM ", words(statement))
+    alike = re.sub(MANY + "(?: |$)", "", alike).strip().replace("asked.place, ", "")
+    alike = re.sub(r"\basked\.(\w+)", r":\1", alike)
+    alike = re.sub(r"= ANY \(ARRAY\((.*?) FOR UPDATE SKIP LOCKED\)\)", r"IN (\1)", alike)
+    alike = alike.removesuffix(" FOR UPDATE SKIP LOCKED")
+    return re.sub(r"(?<=\)) SELECT (.*?)(?= ON CONFLICT|$)", r" VALUES (\1)", alike) if "INSERT" in alike else alike
+
+
+def unqualified(statement: str) -> str:
+    return re.sub(r"\b(?:payments|draws)\.", "", words(statement))
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if name != "lock"])
+def test_what_postgresql_says_in_a_way_of_its_own_means_the_same(name: str) -> None:
+    assert unqualified(statements("ledger")[name]) == unqualified(for_one(OWN[name]))
+
+
+def test_every_statement_of_postgresqls_own_has_a_name_and_a_sentence() -> None:
+    text = (ROOM / "sql" / "ledger.postgresql.sql").read_text()
+    told = re.findall(r"^-- name: ([a-z_]+)\n-- (\S.*)$", text, re.MULTILINE)
+    assert list(OWN) == [name for name, _ in told]

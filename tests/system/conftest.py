@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -78,6 +78,8 @@ class Shop:
         state.unlink(missing_ok=True)
         command = [str(COMMAND), "serve", *self.arguments, "--listen", self.listen, "--state", str(state)]
         command += ["--state-dir", str(self.folder / "seller")]
+        if "--invoices-per-s" not in command:  # the tests are many buyers behind one address
+            command += ["--invoices-per-s", "100000"]
         with (self.folder / "stderr").open("ab") as stderr:
             self.process = subprocess.Popen(
                 command,
@@ -129,6 +131,12 @@ def opened_shop(folder: Path, *arguments: str) -> Iterator[Shop]:
 def open_shop(tmp_path: Path) -> Any:
     """Opens a shop: `with open_shop("--upstream", url, "--price", "21sat") as shop`."""
     return lambda *arguments: opened_shop(tmp_path / "shop", *arguments)
+
+
+@pytest.fixture
+def open_shop_in(tmp_path: Path) -> Any:
+    """Opens one of several shops: `with open_shop_in("second", "--upstream", url, "--price", "21sat") as shop`."""
+    return lambda folder, *arguments: opened_shop(tmp_path / folder, *arguments)
 
 
 @pytest.fixture
@@ -295,15 +303,3 @@ def read_books() -> Any:
         return told
 
     return read
-
-
-@pytest.fixture
-def seed() -> int:
-    """What chance begins with: `FAREBOX_TEST_SEED`, or a new number each time; it belongs in every assertion."""
-    return int(os.environ.get("FAREBOX_TEST_SEED") or secrets.randbelow(2**32))
-
-
-@pytest.fixture
-def tell() -> Callable[[str], object]:
-    """Tells a tally; `pytest -s` shows it."""
-    return lambda text: sys.stdout.write(f"\n{text}\n")

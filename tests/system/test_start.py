@@ -53,7 +53,7 @@ def test_a_folder_that_is_forbidden_is_named(farebox: Any, tmp_path: Path) -> No
         (ROUTE.replace("demo = true", ""), "route 1: needs exactly one of `upstream`, `openai` and `demo`"),
         (ROUTE.replace('"/x"', '"x"'), "'POST x' is no route"),
         (ROUTE + ROUTE, "/x is listed twice"),
-        ('trusted_proxies = ["0.0.0.0/0"]\n' + ROUTE, "a network that takes in everyone"),
+        ('trusted_proxies = ["0.0.0.0/0"]\n' + ROUTE, "would let every caller choose an address"),
         ('receiver = "$NOT_SET_ANYWHERE"\n' + ROUTE, "the environment has no NOT_SET_ANYWHERE"),
         ("listen = 8402\n" + ROUTE, "`listen`: a text in quotes"),
         ("", "`route`: Field required"),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from farebox.catalog.path import MAX_PATH_BYTES, canonical, readings, spelt
+from farebox.catalog.path import canonical, plainest, readings, spelt
 from farebox.catalog.price import Price
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, MalformedAmount, MalformedRequest
@@ -23,6 +23,8 @@ from farebox.core.errors import ConfigError, MalformedAmount, MalformedRequest
 ANY_METHOD: Final = "*"
 FREE: Final = "free"
 
+_ABOUT_THE_PROOF: Final = frozenset({401, 402, 407})  # a caller who paid would be sent away to prove it again
+_MOST_CROOKED_BYTES: Final = 1024
 _KEY: Final = re.compile(r"\s*(?:(\*|[A-Za-z]+)\s+)?(/\S*)\s*")
 _PARAMETER: Final = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 
@@ -34,7 +36,10 @@ class Route:
     method: upper case, or `*` for any. path: decoded; a segment may be `{name}`, and the last one `*` for the rest.
     price: None when it is free. name, summary: for the invoice and the pricing document.
     rerun: whether a call may be run again when nobody knows whether it ran; a GET may always.
-    Raises ConfigError for what is no method and for a price of nothing. The path is checked where it is to be matched.
+    charge_for: statuses between 400 and 499 that are an answer like any other here, and are charged, such as a 404 of a
+    search that found nothing; all others refuse the call, and cost nothing.
+    Raises ConfigError for what is no method or no text, and for a price of nothing. The path is checked where it is
+    to be matched.
     """
 
     method: str
@@ -43,6 +48,7 @@ class Route:
     name: str = ""
     summary: str = ""
     rerun: bool = False
+    charge_for: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method != ANY_METHOD and not (
@@ -51,6 +57,12 @@ class Route:
             raise ConfigError(f"{self.method!r} is no HTTP method; write it in capitals, or `*` for any.")
         if self.price is not None and not self.price:
             raise ConfigError(f"The price of {self.resource} is nothing; write `free` if that is meant.")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.path + self.name + self.summary):
+            raise ConfigError(f"The path, name or summary of {self.resource!a} is no Unicode text.")
+        if any(not 400 <= status < 500 or status in _ABOUT_THE_PROOF for status in self.charge_for):
+            raise ConfigError(
+                f"{self.resource} can be charged for statuses from 400 to 499, and not for 401, 402 or 407."
+            )
 
     @classmethod
     def read(cls, key: str, price: str | Amount | Price | None, *, name: str = "", summary: str = "") -> Route:
@@ -125,7 +137,7 @@ class RouteTable:
         self._exact, self._patterns = _index(self._routes, folded=False)
         priced = [route for route in self._routes if route.price is not None]
         self._near, self._near_patterns = _index(priced, folded=True)
-        self._widest = [re.compile(_expression(_fold(route.path), parameter=".+")).fullmatch for route in priced]
+        self._widest = [re.compile(_expression(plainest(route.path), parameter=".+")).fullmatch for route in priced]
 
     @classmethod
     def read(cls, prices: Mapping[str, str | Amount | Price | None]) -> Self:
@@ -157,9 +169,9 @@ class RouteTable:
 
     def could_mean(self, raw_path: bytes) -> bool:
         """Whether some server might take a path that `canonical` refuses for a priced one, under any method."""
-        if len(raw_path) > MAX_PATH_BYTES:
+        if len(raw_path) > _MOST_CROOKED_BYTES:  # not worth the time that it takes
             return bool(self._widest)
-        return any(matches(_fold(reading)) for reading in readings(raw_path) for matches in self._widest)
+        return any(matches(plainest(reading)) for reading in readings(raw_path) for matches in self._widest)
 
     def _for_head(self, path: str, by_method: Mapping[str, Route] | None) -> Route | None:
         if by_method:
@@ -170,7 +182,7 @@ class RouteTable:
         return found
 
     def _priced_alike(self, method: str, path: str) -> Route | None:
-        folded = _fold(path)
+        folded = plainest(path)
         by_method = self._near.get(folded, {})
         found = by_method.get(method) or by_method.get(ANY_METHOD) or _first(self._near_patterns, method, folded)
         # One that lists the path just as it is spelt lost against a more specific free route, and rightly so.
@@ -196,10 +208,6 @@ def _dearest(by_method: Mapping[str, Route]) -> Route:
     return max(by_method.values(), key=lambda route: route.price or Amount(0))
 
 
-def _fold(path: str) -> str:
-    return path.casefold().rstrip("/") or "/"
-
-
 def _index(routes: Iterable[Route], *, folded: bool) -> tuple[dict[str, dict[str, Route]], list[_Pattern]]:
     """Plain paths by their text, and patterns with the most specific first."""
     exact: dict[str, dict[str, Route]] = {}
@@ -207,7 +215,7 @@ def _index(routes: Iterable[Route], *, folded: bool) -> tuple[dict[str, dict[str
     for route in routes:
         _check_path(route.path)
         plain = not (route.path.endswith("/*") or _PARAMETER.search(route.path))
-        shape = _fold(route.path) if folded else route.path
+        shape = plainest(route.path) if folded else route.path
         by_method = exact.setdefault(shape, {}) if plain else patterns.setdefault(_PARAMETER.sub("{}", shape), {})
         if not folded and route.method in by_method:
             raise ConfigError(f"{by_method[route.method].resource} is listed twice, again as {route.resource}.")

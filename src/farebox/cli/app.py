@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from farebox.cli.options import Json, State
+from farebox.cli.options import folder as _folder
 from farebox.cli.output import errors_told
+from farebox.cli.refund_command import refund
 
 
 class Level(StrEnum):
@@ -34,18 +38,6 @@ app = typer.Typer(
     "5 unresolved, 6 network, 7 refused by the server, 8 paid and not served, 10 dry run of a call that costs.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="JSON even on a terminal.")]
-State = Annotated[
-    Path | None,
-    typer.Option("--state-dir", envvar="FAREBOX_STATE", help="Where farebox keeps things for you.", show_default=False),
-]
-
-
-def _folder(chosen: Path | None) -> Path:
-    from farebox.cli.state import state_dir
-
-    return chosen or state_dir()
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -60,6 +52,26 @@ def _main(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Sell an HTTP call for a few sats over Lightning, and buy one within a budget."""
+
+
+# Options of `serve` that take more than a line.
+ReceiverUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FAREBOX_RECEIVER",
+        help="The node or wallet that is paid, such as phoenixd+http://:PASSWORD@127.0.0.1:9740; "
+        "or '$NAME' for what the environment has, where `ps` does not show it.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="So many processes; `auto` for one per core. (default: one and no other)"),
+]
+InvoicesPerS = Annotated[float | None, typer.Option(help="New invoices a second, for everyone together. (default: 50)")]
+SpendingKey = Annotated[
+    bool, typer.Option("--allow-spending-key", help="Yes, the node's credential may be one that can also pay.")
+]
 
 
 @app.command(rich_help_panel="Sell")
@@ -77,16 +89,13 @@ def serve(
     path: Annotated[str | None, typer.Option(help="Where it is sold. (default: /api/dvm, or everything)")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port. (default: 127.0.0.1:8402)")] = None,
     public_url: Annotated[str | None, typer.Option(help="What the public calls it.")] = None,
-    receiver: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FAREBOX_RECEIVER",
-            help="The node or wallet that is paid, such as phoenixd+http://:PASSWORD@127.0.0.1:9740.",
-            show_default=False,
-        ),
-    ] = None,
+    receiver: ReceiverUrl = None,
     store: Annotated[str | None, typer.Option(help="The ledger, such as sqlite:///shop.db.")] = None,
     free_calls: Annotated[int | None, typer.Option(help="Per client and 24 hours. (default: 1)")] = None,
+    workers: Workers = None,
+    invoices_per_s: InvoicesPerS = None,
+    metrics: Annotated[str | None, typer.Option(help="host:port where Prometheus reads /metrics.")] = None,
+    allow_spending_key: SpendingKey = False,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Yes, sell for play money, even to the public.")] = False,
     state: Annotated[Path | None, typer.Option("--state", help="Also write the URLs to this file, as JSON.")] = None,
     log_level: Annotated[Level, typer.Option(help="What is worth a line.")] = Level.INFO,
@@ -94,26 +103,35 @@ def serve(
 ) -> None:
     """Sell calls: a model, a service that exists already, or everything in a farebox.toml."""
     with errors_told():
-        from farebox.cli.config import checked, read_config
-        from farebox.cli.running import run_until_signal
+        from farebox.cli.config import Source
+        from farebox.cli.running import run_until_signal, supervise_until_signal
         from farebox.cli.serve import check_exposure
         from farebox.core.errors import ConfigError
 
-        flags = {"listen": listen, "public_url": public_url, "receiver": receiver, "store": store}
+        flags = {
+            "listen": listen, "public_url": public_url, "receiver": receiver, "store": store, "metrics": metrics,
+            "free_calls": free_calls, "invoices_per_s": invoices_per_s, "workers": workers,
+            "allow_spending_key": allow_spending_key or None,
+        }  # fmt: skip
         given: dict[str, object] = {name: value for name, value in flags.items() if value is not None}
-        if free_calls is not None:
-            given["free_calls"] = free_calls
         if config is None and not (openai or upstream) and Path("farebox.toml").exists():
             config = Path("farebox.toml")
         if config is not None:
             if openai or upstream or model or price or path:
                 raise ConfigError("what is sold stands in the file; leave out --openai, --upstream, --price and --path")
-            shop = read_config(config).with_flags(given)
         else:
             line = _line(openai=openai, model=model, api_key=api_key, upstream=upstream, price=price, path=path)
-            shop = checked({**given, "route": [line]}, "the command line")
+            given["route"] = [line]
+        source = Source(file=config, flags=given)
+        shop = source.read()
         check_exposure(shop, sandbox_allowed=sandbox)
-        run_until_signal(shop, folder=_folder(state_dir), state_file=state, log_level=log_level.value)
+        if shop.workers is None:
+            run_until_signal(shop, folder=_folder(state_dir), state_file=state, log_level=log_level.value)
+        else:
+            supervise_until_signal(
+                shop, source, folder=_folder(state_dir), state_file=state, log_level=log_level.value,
+                sandbox_allowed=sandbox,
+            )  # fmt: skip
 
 
 def _line(
@@ -155,24 +173,128 @@ def init(
         tell(f"wrote {path} and its keys; next: farebox serve {path}")
 
 
-@app.command(rich_help_panel="Sell")
-def ledger(
-    store: Annotated[
-        str | None,
-        typer.Argument(help="sqlite:///path, or a farebox.toml (default: the one in this folder, or yours)."),
-    ] = None,
+keys = typer.Typer(
+    no_args_is_help=True, help="The master keys of a shop: list, rotate and revoke them while it serves."
+)
+app.add_typer(keys, name="keys", rich_help_panel="Sell")
+
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--keys", help="The key file. (default: that of the farebox.toml here, or yours)", show_default=False),
+]
+
+
+@keys.command("list")
+def list_keys(file: KeyFile = None, as_json: Json = False, state_dir: State = None) -> None:
+    """The ids of the keys, oldest first, and which one mints; never a key."""
+    with errors_told(as_json=as_json):
+        from farebox.cli.keys import chosen_file, show_keys
+
+        show_keys(chosen_file(file, folder=_folder(state_dir)), as_json=as_json)
+
+
+@keys.command("rotate")
+def rotate_keys(file: KeyFile = None, as_json: Json = False, state_dir: State = None) -> None:
+    """Add a fresh key: it mints from now on, and the old ones verify until they are revoked. No restart is needed."""
+    with errors_told(as_json=as_json):
+        from farebox.cli.keys import chosen_file, rotate, tell_rotated, utc_now
+
+        made = rotate(chosen_file(file, folder=_folder(state_dir)), now=utc_now())
+        tell_rotated(made, as_json=as_json)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `farebox keys list` tells it.")],
+    file: KeyFile = None,
+    as_json: Json = False,
+    state_dir: State = None,
+) -> None:
+    """Take a key away for good: what it minted is refused from now on, paid for or not, and what it sealed is gone."""
+    with errors_told(as_json=as_json):
+        from farebox.cli.keys import chosen_file, revoke, tell_revoked
+
+        revoke(chosen_file(file, folder=_folder(state_dir)), key_id)
+        tell_revoked([key_id], as_json=as_json)
+
+
+@keys.command("prune")
+def prune_keys(file: KeyFile = None, as_json: Json = False, state_dir: State = None) -> None:
+    """Take away the keys that nothing which can still be claimed was minted with."""
+    with errors_told(as_json=as_json):
+        from farebox.cli.keys import chosen_file, prune, tell_revoked, utc_now
+
+        gone = prune(chosen_file(file, folder=_folder(state_dir)), now=utc_now())
+        tell_revoked(gone, as_json=as_json)
+
+
+class _ShowsByDefault(TyperGroup):
+    """`farebox ledger [STORE]` is short for `farebox ledger show [STORE]`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+ledger = typer.Typer(cls=_ShowsByDefault, help="What was sold. Without a command, or with a store: `show`.")
+app.add_typer(ledger, name="ledger", rich_help_panel="Sell")
+
+Store = Annotated[
+    str | None,
+    typer.Argument(
+        help="sqlite:///path, postgresql://…, or a farebox.toml (default: the one in this folder, or yours)."
+    ),
+]
+
+
+def _store(named: str | None) -> str | None:
+    return "farebox.toml" if named is None and Path("farebox.toml").exists() else named
+
+
+@ledger.command("show")
+def show_ledger(
+    store: Store = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="So many of the newest payments.")] = 20,
     as_json: Json = False,
     state_dir: State = None,
 ) -> None:
     """What was sold: the books, and the newest payments."""
     with errors_told(as_json=as_json):
-        from farebox.cli.books import show_ledger
+        from farebox.cli import books
 
-        if store is None and Path("farebox.toml").exists():
-            store = "farebox.toml"
+        books.show_ledger(_store(store), folder=_folder(state_dir), limit=limit, as_json=as_json)
 
-        show_ledger(store, folder=_folder(state_dir), limit=limit, as_json=as_json)
+
+@ledger.command("migrate")
+def migrate_ledger(store: Store = None, state_dir: State = None) -> None:
+    """Bring the ledger to this version for good, once no gateway of an older one runs on it any more."""
+    with errors_told():
+        from farebox.cli.books import migrate_ledger as migrate
+
+        migrate(_store(store), folder=_folder(state_dir))
+
+
+@ledger.command("verify")
+def verify_ledger(
+    store: Store = None,
+    keys: KeyFile = None,
+    noted: Annotated[
+        list[str] | None,
+        typer.Option(help="A head that was noted elsewhere, such as 17:9f86d081884c7d65; may be repeated."),
+    ] = None,
+    as_json: Json = False,
+    state_dir: State = None,
+) -> None:
+    """Whether the ledger is as it was sealed, and the books balance; exit code 9 and a line for what is off."""
+    with errors_told(as_json=as_json):
+        from farebox.cli.seals import verify_ledger as verify
+
+        folder = _folder(state_dir)
+        raise SystemExit(verify(_store(store), keys, folder=folder, noted=tuple(noted or ()), as_json=as_json))
+
+
+app.command(rich_help_panel="Sell")(refund)
 
 
 @app.command(rich_help_panel="Buy", context_settings={"ignore_unknown_options": False})

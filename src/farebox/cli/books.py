@@ -20,7 +20,8 @@ from farebox.core.ports import Conversation, Failed, Ledger, Paid, Purse, Unreso
 T = TypeVar("T")
 
 
-def _moment(at: datetime | None) -> str | None:
+def moment(at: datetime | None) -> str | None:
+    """An instant as it is shown, in the local time zone."""
     return at.astimezone().isoformat(sep=" ", timespec="seconds") if at else None
 
 
@@ -30,8 +31,9 @@ def _moment(at: datetime | None) -> str | None:
 def show_ledger(store: str | None, *, folder: Path, limit: int, as_json: bool) -> None:
     """The balance, and the newest payments. Raises ConfigError, StoreUnavailable."""
     from farebox.stores import open_ledger
+    from farebox.stores.places import shown
 
-    url = _store_url(store, folder)
+    url = store_url(store, folder)
 
     async def read() -> tuple[Balance, list[Payment], list[str]]:
         ledger: Ledger = open_ledger(url)
@@ -47,8 +49,8 @@ def show_ledger(store: str | None, *, folder: Path, limit: int, as_json: bool) -
             "price": str(payment.price),
             "resource": payment.resource,
             "attempts": payment.attempts,
-            "created": _moment(payment.created_at),
-            "settled": _moment(payment.settled_at),
+            "created": moment(payment.created_at),
+            "settled": moment(payment.settled_at),
             "payment_hash": payment.payment_hash.hex(),
         }
         for payment in payments
@@ -61,13 +63,28 @@ def show_ledger(store: str | None, *, folder: Path, limit: int, as_json: bool) -
         "refunded": str(balance.refunded),
         "balanced": balance.balanced and not wrong,
     }
-    show_one(books, title=f"Books of {url}", as_json=as_json)
+    show_one(books, title=f"Books of {shown(url)}", as_json=as_json)
     show(rows, title="Newest payments", as_json=as_json)
+    if balance.credit:
+        tell("credit is owed to payers: `farebox refund --list` tells to whom", style="yellow")
     if wrong:
-        raise ConfigError(f"the books of {url} do not balance: {wrong[0]}")
+        raise ConfigError(f"the books of {shown(url)} do not balance: {wrong[0]}")
 
 
-def _store_url(store: str | None, folder: Path) -> str:
+def migrate_ledger(store: str | None, *, folder: Path) -> None:
+    """Apply every migration of a ledger, also those that an older farebox can't live with.
+
+    Raises ConfigError, StoreUnavailable.
+    """
+    from farebox.stores import places
+
+    url = store_url(store, folder)
+    places.migrate_ledger(url)
+    tell(f"{places.shown(url)} has every migration; a farebox that is too old for one of them refuses it from now on")
+
+
+def store_url(store: str | None, folder: Path) -> str:
+    """The URL of the ledger that is meant: one named, that of a farebox.toml, or a person's own. Raises ConfigError."""
     if store is None:
         store = f"sqlite:///{folder / 'ledger.db'}"
     elif store.endswith(".toml"):
@@ -128,7 +145,7 @@ def show_history(*, folder: Path, limit: int, as_json: bool) -> None:
     bought = purse.history(limit) if purse else ()
     rows: list[dict[str, Cell]] = [
         {
-            "when": _moment(purchase.held_at),
+            "when": moment(purchase.held_at),
             "state": purchase.state.value,
             "served": purchase.served,
             "amount": str(purchase.amount),

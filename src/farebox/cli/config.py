@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, MalformedAmount
-from farebox.gate import Terms
+from farebox.core.secret import Secret
+from farebox.gate import Limits, Terms
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8402"
+DEFAULT_METRICS: Final = "127.0.0.1:9402"
 DEFAULT_PRICE: Final = "21 sat"
+_PASSWORD_IN_URL: Final = re.compile(r"://[^/\s@]*:([^\s@]+)@")
 
 
 def _expanded(text: str) -> str:
@@ -53,6 +58,14 @@ def _method(text: str) -> str:
     return method
 
 
+def _workers(value: object) -> object:
+    if value == "auto":
+        return 0
+    if isinstance(value, bool) or not (value is None or isinstance(value, int) or str(value).isdecimal()):
+        raise ValueError('a number of processes, or "auto" for one per core')
+    return value
+
+
 def _http_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -75,12 +88,13 @@ class RouteConfig(BaseModel):
     price: PriceText
     summary: str = ""
     upstream: HttpUrl | None = None
-    upstream_headers: dict[str, Text] = Field(default_factory=dict)
+    upstream_headers: dict[str, Text] = Field(default_factory=dict, repr=False)
     upstream_timeout_s: float = Field(default=120, gt=0)
     rerun: bool = False
+    charge_for: tuple[int, ...] = ()
     openai: HttpUrl | None = None
     model: str | None = None
-    api_key: Text | None = None
+    api_key: Text | None = Field(default=None, repr=False)
     demo: bool = False
 
     @model_validator(mode="after")
@@ -100,12 +114,24 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     listen: Text = DEFAULT_LISTEN
+    metrics: Text | None = None
     public_url: HttpUrl | None = None
-    receiver: Text = "sandbox:"
-    store: Text | None = None
+    receiver: Text = Field(default="sandbox:", repr=False)
+    allow_spending_key: bool = False
+    store: Text | None = Field(default=None, repr=False)
     keys: Path | None = None
+    workers: Annotated[int | None, BeforeValidator(_workers), Field(ge=0, le=256)] = None
     free_calls: int = Field(default=1, ge=0, le=10_000)
+    free_calls_per_subnet: int | None = Field(default=None, ge=0)
+    free_calls_a_day: int = Field(default=10_000, ge=0)
+    free_up_to: PriceText = "1000 sat"
+    calls_per_client_s: float = Field(default=10, gt=0)
+    calls_at_once: int = Field(default=100, ge=1)
+    invoices_per_s: float = Field(default=50, gt=0)
+    unpaid_per_client: int = Field(default=20, ge=1)
+    unpaid_invoices: int = Field(default=100_000, ge=1)
     invoice_expires_in_s: int = Field(default=600, ge=60, le=86_400)
+    keep_answers_s: int = Field(default=86_400, ge=60, le=31 * 86_400)
     most_body_bytes: int = Field(default=1024 * 1024, ge=0, le=256 * 1024 * 1024)
     most_answer_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=256 * 1024 * 1024)
     trusted_proxies: list[str] = Field(default_factory=list)
@@ -117,20 +143,75 @@ class Config(BaseModel):
         return checked({**self.model_dump(exclude_unset=True), **flags}, "the command line") if flags else self
 
     @property
+    def worker_count(self) -> int | None:
+        """How many processes answer calls beside the one that supervises them; None for one process and no other."""
+        if self.workers is None:
+            return None
+        return self.workers or _cores()
+
+    @property
+    def secrets(self) -> tuple[Secret[str], ...]:
+        """Every password and key in it, for those who have to keep them out of what they write."""
+        urls = " ".join((self.receiver, self.store or "", *(line.upstream or line.openai or "" for line in self.route)))
+        given = [each[1] for each in _PASSWORD_IN_URL.finditer(urls)]
+        for line in self.route:
+            given += [line.api_key or "", *line.upstream_headers.values()]
+            given += [value.rpartition(" ")[2] for value in line.upstream_headers.values()]
+        return tuple(Secret(each) for each in dict.fromkeys(given) if each)
+
+    @property
     def terms(self) -> Terms:
         """The seller's terms."""
         return Terms(
             free_calls=self.free_calls,
+            free_calls_of_subnet=self.free_calls_per_subnet,
+            free_calls_of_all=self.free_calls_a_day,
+            free_up_to=Amount(0) if self.free_up_to == "free" else Amount.read(self.free_up_to),
             invoice_expires_in=timedelta(seconds=self.invoice_expires_in_s),
+            keep_answers=timedelta(seconds=self.keep_answers_s),
+            limits=Limits(
+                calls_per_s=self.calls_per_client_s,
+                calls_at_once=self.calls_at_once,
+                invoices_per_s=self.invoices_per_s / (self.worker_count or 1),  # each process has its share
+                unpaid_invoices=self.unpaid_per_client,
+                all_unpaid_invoices=self.unpaid_invoices,
+            ),
         )
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port to listen on. Raises ConfigError."""
-        host, colon, port = self.listen.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65535:
-            raise ConfigError(f"listen is host:port, such as {DEFAULT_LISTEN}, not {self.listen}")
-        return host.strip("[]"), int(port)
+        return _host_and_port("listen", self.listen, DEFAULT_LISTEN)
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Host and port where metrics are read; None for nowhere. Raises ConfigError."""
+        return None if self.metrics is None else _host_and_port("metrics", self.metrics, DEFAULT_METRICS)
+
+
+def _host_and_port(name: str, text: str, example: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{name} is host:port, such as {example}, not {text}")
+    return host.strip("[]"), int(port)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a shop is described: in a file, if there is one, and by what the command line says on top."""
+
+    file: Path | None
+    flags: Mapping[str, object]
+
+    def read(self) -> Config:
+        """The shop as it is described now. Raises ConfigError."""
+        if self.file is None:
+            return checked(dict(self.flags), "the command line")
+        return read_config(self.file).with_flags(self.flags)
 
 
 def read_config(path: Path) -> Config:
@@ -139,7 +220,7 @@ def read_config(path: Path) -> Config:
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}; `farebox init` writes one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers that are too long, and of too deep a nesting
         raise ConfigError(f"{path}: {error}") from None
     config = checked(content, str(path))
     here = path.parent
@@ -179,6 +260,8 @@ TEMPLATE: Final = """\
 
 listen = "127.0.0.1:8402"            # where callers reach it; put nginx or Caddy with TLS in front for the public
 # public_url = "https://api.example.com"  # what the public calls it; binds proofs to it
+# workers = "auto"                   # so many processes, one for each core with "auto"; without this, one and no other
+# metrics = "127.0.0.1:9402"         # where Prometheus reads /metrics; never the public's address
 
 # The node or wallet that is paid. `sandbox:` moves no real money: it is for trying things out.
 # A value that begins with $ is taken from the environment.
@@ -189,6 +272,17 @@ store = "sqlite:///farebox.db"       # the ledger; keep it, it is what you earne
 keys = "farebox.keys"                # made here if it is not there; whoever has it can forge proofs
 
 free_calls = 1                       # per client and 24 hours; 0 for none
+# keep_answers_s = 86400             # for so long a paid answer can be fetched again
+# most_answer_bytes = 16777216       # a larger one is given once: it can't be fetched again when its connection breaks
+# free_calls_per_subnet = 4          # a day, for the /48 around a client of IPv6
+# free_calls_a_day = 10000           # for everyone together
+# free_up_to = "1000 sat"            # what costs more is never free
+
+# What callers may ask for before they pay; a payment is bound by none of it.
+# calls_per_client_s = 10            # of one client, on average; calls_at_once = 100 in a burst
+# unpaid_per_client = 20             # invoices of one client that are not paid yet
+# invoices_per_s = 50                # new invoices for everyone; each one is a question to your node
+# unpaid_invoices = 100000           # of everyone; 100,000 are about 60 MB in the ledger
 trusted_proxies = []                 # such as ["127.0.0.1"] when a proxy of yours sets X-Forwarded-For
 
 # What is sold. Each route has a path, a price and something behind it.
@@ -208,6 +302,9 @@ demo = true                          # a tiny built-in writer, to see it work; r
 # price = "2 sat"
 # upstream = "http://127.0.0.1:9000"
 # upstream_headers = { Authorization = "$UPSTREAM_TOKEN" }
+# rerun = true                       # it may be run twice for one payment, of which its Idempotency-Key tells;
+#                                    # without this, a call of which nobody knows whether it ran becomes credit
+# charge_for = [404]                 # a refusal (4xx) costs nothing, except these, which are answers like any other
 
 # [[route]]
 # path = "/about"

@@ -10,6 +10,7 @@ Exit codes
     6   the network or the server could not be reached
     7   the server refused the call
     8   paid, and the answer did not come
+    9   the ledger is not as it was sealed, or its books do not balance
     10  dry run: the call would cost something
 """
 
@@ -30,6 +31,7 @@ from farebox.core.errors import (
     PaymentFailed,
     PaymentUnresolved,
     PurchaseError,
+    RefundRefused,
 )
 
 Cell = str | int | float | bool | None
@@ -47,6 +49,7 @@ class Exit(IntEnum):
     NETWORK = 6
     SERVER_REFUSED = 7
     NOT_SERVED = 8
+    TAMPERED = 9
     DRY_RUN = 10
 
 
@@ -131,7 +134,7 @@ def exit_code(error: FareboxError) -> Exit:
             return Exit.USAGE
         case PaymentFailed():
             return Exit.PAYMENT_FAILED
-        case NothingPaid():
+        case NothingPaid() | RefundRefused():
             return Exit.REFUSED
         case PaymentUnresolved():
             return Exit.UNRESOLVED

@@ -12,30 +12,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import json
-import secrets
-import signal
+import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import structlog
 
 from farebox.catalog.capability import Capability
 from farebox.catalog.routes import Route
+from farebox.cli.announcement import announce, warn_of_silent_upstreams, write_state
 from farebox.cli.config import Config, RouteConfig
-from farebox.cli.output import tell
-from farebox.cli.state import key_ring, made_dir, read_json, sandbox_file, write_private
-from farebox.core.amount import Amount
-from farebox.core.errors import ConfigError
-from farebox.core.ports import Receiver
-from farebox.core.secret import Secret
-from farebox.http.paywall import Manners
+from farebox.cli.credential import ask_again, check_credential
+from farebox.cli.housekeeping import keep_house
+from farebox.cli.listening import listening_socket, url_of
+from farebox.cli.sandbox_api import Wallets, sandbox_address, sandbox_api
+from farebox.cli.seals import sealing
+from farebox.cli.state import LiveKeyRing, key_file, made_dir
+from farebox.cli.telemetry import Watch, open_watch, warn_of_open_metrics
+from farebox.core.errors import ConfigError, StoreUnavailable
+from farebox.core.ports import Ledger, Receiver
+from farebox.core.secret import Keys, Secret
+from farebox.http.manners import Manners
 from farebox.http.proxy import Proxy
 from farebox.http.request import AsgiApp
 from farebox.http.selling import Gate, now, open_gate
@@ -43,44 +45,68 @@ from farebox.http.shopfront import shopfront
 from farebox.lightning import open_receiver
 from farebox.services.demo import demo_capability
 from farebox.services.text import text_capability
+from farebox.stores import open_ledger
+from farebox.stores.ledger import SqlLedger
 
 if TYPE_CHECKING:
-    import uvicorn
-
     from farebox.lightning.sandbox import Sandbox
 
 log = structlog.get_logger("farebox")
 
-DRAIN: Final = timedelta(seconds=30)
+_SAVE_EVERY_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wallets:
-    """The sandbox's two wallets, as URLs for anyone on this machine; each holds a password."""
+class Lent:
+    """What another process of the same shop has for this one, so that all of them share it."""
 
-    buyer: Secret[str]
-    seller: Secret[str]
+    ledger: Ledger | None = None
+    receiver: Receiver | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenShop:
-    """A shop that is ready to serve, not yet listening."""
+class OpenGate:
+    """A gate, and what there is besides it. store: the URL of its ledger; books: the ledger, if it was opened here."""
 
-    app: AsgiApp
     gate: Gate
     store: str
     sandbox: Sandbox | None
+    watch: Watch
+    keys: Keys
+    books: SqlLedger | None
+
+    def sealing(self) -> AbstractAsyncContextManager[None]:
+        """While inside, the audit log is sealed; by the one process that has the ledger."""
+        return contextlib.nullcontext() if self.books is None else sealing(self.books, self.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenShop(OpenGate):
+    """A shop that is ready to serve, not yet listening."""
+
+    app: AsgiApp
+
+
+def store_of(config: Config, folder: Path) -> str:
+    """The URL of a shop's ledger."""
+    return config.store or f"sqlite:///{made_dir(folder).resolve() / 'ledger.db'}"
 
 
 @asynccontextmanager
-async def opened(config: Config, folder: Path) -> AsyncIterator[OpenShop]:
-    """Everything that a shop needs, opened, and closed again in order. Raises ConfigError, WalletError."""
+async def opened_gate(config: Config, folder: Path, lent: Lent | None = None) -> AsyncIterator[OpenGate]:
+    """The gate of a shop, and what it stands on, opened, and closed again in order. Raises ConfigError, WalletError.
+
+    lent: what is not opened here; whoever lends it has seen to the node's credential.
+    """
+    lent = lent or Lent()
     async with AsyncExitStack() as stack:
-        store = config.store or f"sqlite:///{made_dir(folder).resolve() / 'ledger.db'}"
-        ring = key_ring(config.keys or folder / "keys")
+        store = store_of(config, folder)
+        keys = LiveKeyRing(key_file(config.keys, folder))
         sandbox: Sandbox | None = None
         receiver: Receiver
-        if config.receiver == "sandbox:":
+        if lent.receiver is not None:
+            receiver = lent.receiver
+        elif config.receiver == "sandbox:":
             from farebox.lightning.sandbox import Sandbox
 
             sandbox = Sandbox.open(made_dir(folder) / "sandbox.db", clock=now)
@@ -88,8 +114,23 @@ async def opened(config: Config, folder: Path) -> AsyncIterator[OpenShop]:
             receiver = sandbox.seller
         else:
             receiver = open_receiver(config.receiver)
-        gate = open_gate(receiver=receiver, store=store, keys=ring, terms=config.terms)
+        watch = open_watch(stack, metrics=config.metrics is not None, clock=now, environ=os.environ)
+        books: SqlLedger | None = None
+        ledger = watch.ledger(
+            lent.ledger or (books := open_ledger(store, keep_answers=config.terms.keep_answers, keys=keys))
+        )
+        gate = open_gate(receiver=receiver, store=ledger, keys=keys, terms=config.terms, observer=watch.observer)
         stack.push_async_callback(gate.close)
+        if lent.receiver is None and not config.allow_spending_key and not await check_credential(gate):
+            stack.callback(asyncio.create_task(ask_again(gate)).cancel)
+        yield OpenGate(gate=gate, store=store, sandbox=sandbox, watch=watch, keys=keys, books=books)
+
+
+@asynccontextmanager
+async def opened(config: Config, folder: Path, lent: Lent | None = None) -> AsyncIterator[OpenShop]:
+    """Everything that a shop needs, opened, and closed again in order. Raises ConfigError, WalletError."""
+    async with AsyncExitStack() as stack:
+        at = await stack.enter_async_context(opened_gate(config, folder, lent))
         served: dict[Route, Capability | AsgiApp] = {}
         for line in config.route:
             route, target = _sold(line)
@@ -97,15 +138,19 @@ async def opened(config: Config, folder: Path) -> AsyncIterator[OpenShop]:
                 stack.push_async_callback(target.aclose)
             if route in served:
                 raise ConfigError(f"{route.resource} is listed twice")
-            served[route] = target
+            served[route] = at.watch.behind(target, line.upstream)
         manners = Manners(
             trusted_proxies=tuple(config.trusted_proxies),
             client_header=config.client_header,
             authority=config.public_url.rstrip("/") if config.public_url else None,
             most_body=config.most_body_bytes,
             most_answer=config.most_answer_bytes,
+            spool=str(made_dir(folder / "spool")),
         )
-        yield OpenShop(app=shopfront(served, gate, manners=manners), gate=gate, store=store, sandbox=sandbox)
+        app = at.watch.served(shopfront(served, at.gate, manners=manners))
+        yield OpenShop(
+            app=app, gate=at.gate, store=at.store, sandbox=at.sandbox, watch=at.watch, keys=at.keys, books=at.books
+        )
 
 
 def _sold(line: RouteConfig) -> tuple[Route, Capability | AsgiApp]:
@@ -125,18 +170,14 @@ def _sold(line: RouteConfig) -> tuple[Route, Capability | AsgiApp]:
         target, rerun = demo_capability(price=line.price), True
     route = Route.read(key, line.price, summary=line.summary)
     return Route(
-        method=route.method, path=route.path, price=route.price, name=route.name, summary=route.summary, rerun=rerun
+        method=route.method,
+        path=route.path,
+        price=route.price,
+        name=route.name,
+        summary=route.summary,
+        rerun=rerun,
+        charge_for=line.charge_for,
     ), target
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises ConfigError in one line when the address is taken or not ours."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        reason = str(error.strerror or error).partition(" (while")[0]  # where the address is told once more
-        raise ConfigError(f"can't listen on {host}:{port} ({reason}); choose another with --listen host:port") from None
 
 
 def check_exposure(config: Config, *, sandbox_allowed: bool) -> None:
@@ -153,157 +194,77 @@ def check_exposure(config: Config, *, sandbox_allowed: bool) -> None:
         )
 
 
-async def run(config: Config, *, folder: Path, state_file: Path | None = None, announce: bool = True) -> None:
+async def run(config: Config, *, folder: Path, state_file: Path | None = None, announced: bool = True) -> None:
     """Serve until a signal says to stop. Raises ConfigError, WalletError."""
+    from farebox.cli.server import Stoppable
+
     host, port = config.address
     bound = listening_socket(host, port)
-    with contextlib.closing(bound):
-        async with opened(config, folder) as shop:
-            server = _stoppable(shop.app)
-            url = _url(host, bound.getsockname()[1])
-            async with _sandbox_api(shop, folder) as wallets:
-                if announce:
-                    _announce(config, url, wallets)
-                if state_file is not None:
-                    write_private(state_file, json.dumps(_state(url, wallets, shop.store)))
-                await _warn_of_silent_upstreams(config)
-                sweeper = asyncio.create_task(_sweep(shop.gate))
-                try:
-                    await server.serve(sockets=[bound])
-                finally:
-                    sweeper.cancel()
-
-
-def _stoppable(app: AsgiApp) -> uvicorn.Server:
-    """A server that returns when a signal has stopped it, where uvicorn's would have the process die of the signal."""
-    import uvicorn
-
-    class Stoppable(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-            try:
-                yield
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Calls that run for too long are left, not cancelled: closing what they use ends them, and tells callers.
-            leave = asyncio.get_running_loop().call_later(DRAIN.total_seconds(), setattr, self, "force_exit", True)
-            try:
-                await super().shutdown(sockets)
-            finally:
-                leave.cancel()
-
-    return Stoppable(_uvicorn(app))
-
-
-def _uvicorn(app: AsgiApp, *, cancel_after: timedelta | None = None) -> uvicorn.Config:
-    import uvicorn
-
-    from farebox.http.server import StrictHttp
-
-    return uvicorn.Config(
-        app,
-        http=StrictHttp,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=None if cancel_after is None else round(cancel_after.total_seconds()),
-    )
+    with contextlib.closing(bound), metrics_socket(config) as metrics:
+        async with opened(config, folder) as shop, _wallets(shop, folder) as wallets:
+            url = url_of(host, bound.getsockname()[1])
+            if announced:
+                announce(config, url, wallets)
+            if state_file is not None:
+                write_state(state_file, url=url, wallets=wallets, store=shop.store)
+            await warn_of_silent_upstreams(config)
+            async with (
+                upkeep(shop.gate),
+                shop.sealing(),
+                saving(shop.gate),
+                shop.watch.reporting(metrics, shop.store, shop.gate.ledger),
+            ):
+                await Stoppable(shop.app).serve(sockets=[bound])
 
 
 @asynccontextmanager
-async def _sandbox_api(shop: OpenShop, folder: Path) -> AsyncIterator[Wallets | None]:
+async def _wallets(shop: OpenShop, folder: Path) -> AsyncIterator[Wallets | None]:
     if shop.sandbox is None:
         yield None
         return
-    import uvicorn
-
-    from farebox.lightning.phoenixd_api import phoenixd_api
-
-    class Quiet(uvicorn.Server):
-        """A server that leaves the signals to the main one."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-    remembered = read_json(folder / "sandbox-passwords.json")
-    passwords = {role: remembered.get(role) or secrets.token_hex(32) for role in ("buyer", "seller")}
-    write_private(folder / "sandbox-passwords.json", json.dumps(passwords))
-    with contextlib.closing(listening_socket("127.0.0.1", 0)) as bound:
-        opened_by = {password: role for role, password in passwords.items()}
-        api = Quiet(_uvicorn(phoenixd_api(shop.sandbox, opened_by), cancel_after=timedelta(seconds=1)))
-        serving = asyncio.create_task(api.serve(sockets=[bound]))
-        at = f"127.0.0.1:{bound.getsockname()[1]}"
-        wallets = Wallets(
-            buyer=Secret(f"phoenixd+http://:{passwords['buyer']}@{at}"),
-            seller=Secret(f"phoenixd+http://:{passwords['seller']}@{at}"),
-        )
-        told = {"buyer_wallet": wallets.buyer.reveal(), "seller_wallet": wallets.seller.reveal()}
-        file = sandbox_file(folder, bound.getsockname()[1])
-        write_private(file, json.dumps(told))
-        try:
+    with sandbox_address(folder) as (bound, wallets):
+        async with sandbox_api(shop.sandbox, folder, bound):
             yield wallets
-        finally:
-            api.should_exit = True
-            await serving
-            file.unlink(missing_ok=True)
 
 
-async def _sweep(gate: Gate) -> None:
-    """Let unpaid invoices run out, once a minute."""
-    while True:
-        await asyncio.sleep(60)
-        with contextlib.suppress(Exception):
-            await gate.ledger.expire_payments(grace=timedelta(minutes=10))
+@asynccontextmanager
+async def upkeep(gate: Gate) -> AsyncIterator[None]:
+    """While inside, what a shop has to do besides answering; of the processes of one shop, one does it."""
+    house = asyncio.create_task(keep_house(gate))
+    try:
+        yield
+    finally:
+        house.cancel()
+        await asyncio.gather(house, return_exceptions=True)
 
 
-async def _warn_of_silent_upstreams(config: Config) -> None:
-    """A line for each service that does not answer now; it may come up later, so the shop opens all the same."""
-    for url in {line.upstream or line.openai for line in config.route} - {None}:
-        parts = urlsplit(url or "")
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            async with asyncio.timeout(2):
-                _, writer = await asyncio.open_connection(parts.hostname, port)
-            writer.close()
-        except (OSError, TimeoutError) as error:
-            reason = "connection refused" if isinstance(error, ConnectionRefusedError) else type(error).__name__
-            tell(
-                f"warning: {parts.hostname}:{port} does not answer ({reason}); calls fail, unpaid, until it does",
-                style="yellow",
-            )
+@asynccontextmanager
+async def saving(gate: Gate) -> AsyncIterator[None]:
+    """While inside, answers that the ledger could not be given are given to it as soon as it is there again."""
+
+    async def save() -> None:
+        while True:
+            await asyncio.sleep(_SAVE_EVERY_S)
+            with contextlib.suppress(StoreUnavailable):
+                await gate.save_answers()
+
+    task = asyncio.create_task(save())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(StoreUnavailable):
+            await gate.save_answers()
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _state(url: str, wallets: Wallets | None, store: str) -> Mapping[str, str | None]:
-    return {
-        "shop": url,
-        "buyer_wallet": wallets.buyer.reveal() if wallets else None,
-        "seller_wallet": wallets.seller.reveal() if wallets else None,
-        "store": store,
-    }
-
-
-def _announce(config: Config, url: str, wallets: Wallets | None) -> None:
-    if wallets is not None:
-        tell(
-            "SANDBOX: no real money moves here. Set `receiver` (or --receiver) to your node to be paid.",
-            style="bold red",
-        )
-    for line in config.route:
-        key = f"{line.method or ('POST' if line.upstream is None else 'any')} {url}{line.path}"
-        price = line.price if line.price == "free" else str(Amount.read(line.price))
-        tell(f"  {key}  {price}", style="bold")
-    tell(f"  prices at {url}/pricing; stop with Ctrl-C")
-    log.info("serving", url=url, routes=len(config.route), sandbox=wallets is not None)
+@contextlib.contextmanager
+def metrics_socket(config: Config) -> Iterator[socket.socket | None]:
+    """A socket where metrics are to be read, if they are. Raises ConfigError."""
+    at = config.metrics_address
+    if at is None:
+        yield None
+        return
+    warn_of_open_metrics(at[0])
+    with contextlib.closing(listening_socket(*at)) as bound:
+        log.info("metrics", url=f"{url_of(at[0], bound.getsockname()[1])}/metrics")
+        yield bound

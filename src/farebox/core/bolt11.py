@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -85,7 +85,7 @@ class Invoice:
     network: Network
     amount: Amount | None
     payment_hash: bytes
-    payment_secret: bytes
+    payment_secret: bytes = field(repr=False)
     payee: bytes
     created_at: datetime
     expires_in: timedelta

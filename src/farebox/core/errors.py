@@ -3,18 +3,23 @@
     FareboxError
     ├── CallerError                what a buyer sent; the gate answers it as a problem (RFC 9457)
     │   ├── MalformedRequest       400  the request can't be read one way only
+    │   │   └── TargetTooLong          414
     │   ├── MalformedCredential    400  a proof is badly spoken, doubled, or there are two
     │   ├── CredentialRejected     401  the proof is well formed and not good
     │   ├── RouteUnknown           404
     │   ├── MethodUnknown          405
+    │   ├── RequestTimeout         408  the request came too slowly
     │   ├── RequestMismatch        409  good proof, bought for another request; the payment is kept
     │   ├── CallInProgress         409  good proof, its call is still running
     │   ├── CallUndeliverable      409  the call failed too often; its price is kept as credit
     │   ├── AnswerGone             410  the answer was given and is no longer kept
     │   ├── BodyTooLarge           413
     │   ├── ArgumentsInvalid       422  a capability can't be called like that; nothing was charged
+    │   ├── TooManyUnpaidCalls     429  this caller asks faster than it pays
+    │   │   └── TooManyUnpaidInvoices  429  this caller has not paid those that it has
     │   └── HeadersTooLarge        431
     ├── Unavailable                503 the seller can't tell just now; nothing was lost, ask again
+    │   ├── GateOverloaded         more callers ask for an invoice than there can be invoices
     │   ├── NodeUnavailable        the Lightning node doesn't answer, or not sensibly
     │   ├── StoreUnavailable       the ledger or the purse can't be written or read
     │   └── UpstreamFailed         502 the seller's own service did not answer; the payment is kept
@@ -34,9 +39,11 @@
     │   ├── MalformedBudget
     │   ├── MalformedInvoice       BOLT11
     │   ├── MalformedMacaroon
-    │   └── MalformedChallenge
+    │   ├── MalformedChallenge
+    │   └── SealBroken             a kept answer that was changed
     └── OperatorError              what the person who runs farebox can mend: one line that says what to do
         ├── ConfigError
+        ├── RefundRefused          a credit can't be paid back like this; nothing was paid
         └── WalletError
 
 A docstring is the message, the class name is the problem type, evidence is in attributes. No error carries a secret.
@@ -45,11 +52,13 @@ A docstring is the message, the class name is the problem type, evidence is in a
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import ClassVar, Self
 
 Evidence = str | int | float | bool | None
 
 
+@cache
 def _kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
@@ -101,6 +110,12 @@ class MalformedRequest(CallerError):
     """The request can be read in more than one way, so it is not read at all."""
 
 
+class TargetTooLong(MalformedRequest):
+    """The path and query of the request are too long."""
+
+    status = 414
+
+
 class MalformedCredential(CallerError):
     """The proof of payment is malformed, doubled, or there is more than one."""
 
@@ -121,6 +136,12 @@ class MethodUnknown(CallerError):
     """This path is not sold under this method."""
 
     status = 405
+
+
+class RequestTimeout(CallerError):
+    """The request did not arrive in time; send it again."""
+
+    status = 408
 
 
 class RequestMismatch(CallerError):
@@ -160,6 +181,19 @@ class ArgumentsInvalid(CallerError):
     status = 422
 
 
+class TooManyUnpaidCalls(CallerError):
+    """Too many calls came from this address without a payment; pay for one, or ask again in a moment."""
+
+    status = 429
+    retry_after_s = 1
+
+
+class TooManyUnpaidInvoices(TooManyUnpaidCalls):
+    """Too many invoices of this address are unpaid; pay one, or wait until they have run out."""
+
+    retry_after_s = 30
+
+
 class HeadersTooLarge(CallerError):
     """The request has too many or too large header fields."""
 
@@ -171,6 +205,10 @@ class Unavailable(FareboxError):
 
     status: ClassVar[int] = 503
     retry_after_s: ClassVar[int] = 2
+
+
+class GateOverloaded(Unavailable):
+    """More is asked without a payment than can be answered just now; a payment is not affected, ask again."""
 
 
 class NodeUnavailable(Unavailable):
@@ -290,12 +328,20 @@ class MalformedChallenge(MalformedValue):
     """The challenge can't be read."""
 
 
+class SealBroken(MalformedValue):
+    """A kept answer is not as it was sealed."""
+
+
 class OperatorError(FareboxError):
     """Farebox can't run like this."""
 
 
 class ConfigError(OperatorError):
     """The configuration can't be used."""
+
+
+class RefundRefused(OperatorError):
+    """The refund was refused, and nothing was paid."""
 
 
 class WalletError(OperatorError):

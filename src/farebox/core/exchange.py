@@ -4,6 +4,7 @@ Rules
 1. A Challenge asks for money, a Credential shows that it was paid, a Receipt says what it bought.
 2. A dialect turns each of them into a Wire and back; no dialect knows another.
 3. The payment hash is the name of a payment everywhere. It is not a secret; the preimage is.
+4. Token, parameters and the parts of a message can be half a proof or a whole one, so they do not print.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Wire:
     body: members of a JSON object; for a request only those members that some dialect names in `proof_fields`.
     """
 
-    headers: Pairs = ()
-    query: Pairs = ()
-    body: Mapping[str, Json] = field(default_factory=lambda: _NO_MEMBERS)
+    headers: Pairs = field(default=(), repr=False)
+    query: Pairs = field(default=(), repr=False)
+    body: Mapping[str, Json] = field(default_factory=lambda: _NO_MEMBERS, repr=False)
 
     def all(self, name: str) -> tuple[str, ...]:
         """Every value of a header, in order; the name in lower case."""
@@ -94,8 +95,8 @@ class Challenge:
     invoice: str
     payment_hash: bytes
     amount: Amount | None = None
-    token: str = ""
-    parameters: Pairs = ()
+    token: str = field(default="", repr=False)
+    parameters: Pairs = field(default=(), repr=False)
     expires_at: datetime | None = None
 
 
@@ -110,8 +111,21 @@ class Credential:
     dialect: str
     payment_hash: bytes
     preimage: Secret[bytes] | None = None
-    token: str = ""
-    parameters: Pairs = ()
+    token: str = field(default="", repr=False)
+    parameters: Pairs = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What stands under the seal of a credential: the terms on which its invoice was offered.
+
+    digest: of the request that the price is for. valid_until: the end of the claim window. invoice: where it is told.
+    """
+
+    price: Amount
+    digest: bytes
+    valid_until: datetime
+    invoice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

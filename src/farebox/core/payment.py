@@ -11,7 +11,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -118,14 +118,14 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the call returned, kept to be given again.
+    """What the call returned, kept to be given again. It was sold, so it does not print.
 
     headers: (lower-case name, value) pairs in their order.
     """
 
     status: int
-    headers: Pairs
-    body: bytes
+    headers: Pairs = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,15 +144,24 @@ class Balance:
         return self.received == self.earned + self.held + self.credit + self.refunded
 
 
+class FreeScope(StrEnum):
+    """Whose free calls they are that have run out."""
+
+    CLIENT = "client"
+    SUBNET = "subnet"  # the /48 around it
+    EVERYONE = "everyone"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreeCall:
     """What the free tier says to one caller.
 
     granted: whether this call is free. limit: calls in a window. remaining: how many are left after this one.
-    resets_at: when the next one becomes free.
+    resets_at: when the next one becomes free. scope: where none is left, whose have run out.
     """
 
     granted: bool
     limit: int
     remaining: int
     resets_at: datetime
+    scope: FreeScope = FreeScope.CLIENT

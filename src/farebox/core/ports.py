@@ -11,17 +11,20 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network
 from farebox.core.budget import Window
-from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Wire
+from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Sealed, Wire
 from farebox.core.payment import Answer, Balance, DrawState, FreeCall, Hold, Payment
+from farebox.core.refund import RefundLedger
 from farebox.core.secret import Secret
+from farebox.core.settlement import SettlementLedger
+from farebox.core.upkeep import UpkeepLedger
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
@@ -40,19 +43,19 @@ class HttpCall:
     method: str
     url: str
     headers: Secret[str] | None = None  # "name: value" lines
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     timeout: timedelta | None = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpReply:
-    """The backend's reply, or that there was none.
+    """The backend's reply, or that there was none. The body may hold a preimage, so it does not print.
 
     status: 0 when no reply came. sent: whether the backend may have seen the request.
     """
 
     status: int
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     sent: bool = True
     reason: str = ""
 
@@ -97,6 +100,14 @@ class Receiver(Protocol):
 
     def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
         """Whether one of our invoices was paid."""
+
+
+@runtime_checkable
+class SpendProbe(Protocol):
+    """A Receiver that can find out whether its credential could also pay, which a shop's must not."""
+
+    def spends(self) -> Conversation[bool | None]:
+        """Whether the node would let us pay, found without moving anything; None when it can't be told now."""
 
 
 # --- paying -----------------------------------------------------------------------------------------------------------
@@ -152,7 +163,7 @@ class Wallet(Protocol):
 # --- the seller's memory ----------------------------------------------------------------------------------------------
 
 
-class Ledger(Protocol):
+class Ledger(SettlementLedger, RefundLedger, UpkeepLedger, Protocol):
     """What the seller remembers.
 
     Every method raises StoreUnavailable when it can't be kept, and nothing was done; or, where a database went away in
@@ -162,8 +173,21 @@ class Ledger(Protocol):
     def now(self) -> datetime:
         """The time that everybody who shares this ledger goes by."""
 
-    async def open_payment(self, payment: Payment) -> None:
-        """Remember a new invoice; durable before the 402 leaves."""
+    async def open_payment(
+        self, payment: Payment, *, most_unpaid: int | None = None, most_unpaid_of_subnet: int | None = None
+    ) -> bool:
+        """Remember a new invoice; durable before the 402 leaves.
+
+        False, with nothing done, when its client has so many unpaid invoices already, or the /48 around the client so
+        many together. Exact where the database runs one transaction after the other; else as many more can be opened
+        as are being opened at the same moment in other processes.
+        """
+
+    async def count_unpaid(self) -> int:
+        """How many invoices are unpaid, and not called expired yet."""
+
+    async def count_unpaid_of(self, client: str) -> tuple[int, int]:
+        """How many invoices can still be paid, of one client and of the /48 around it."""
 
     async def reusable_payment(self, *, client: str, digest: bytes, price: Amount) -> Payment | None:
         """This caller's own unpaid invoice for the same request and price, with more than half its time left."""
@@ -173,9 +197,6 @@ class Ledger(Protocol):
 
     async def changed(self, payment_hash: bytes, *, within: timedelta) -> None:
         """Returns when the call that holds this payment may have ended, in any process; at the latest after so long."""
-
-    async def settle(self, payment_hash: bytes, received: Amount) -> bool:
-        """OPEN or EXPIRED to FUNDED, once; False when it was not so (a duplicate, or less than the price)."""
 
     async def hold(
         self,
@@ -217,11 +238,20 @@ class Ledger(Protocol):
     async def find_answer(self, payment_hash: bytes) -> Answer | None:
         """The kept answer; None when it is no longer, or never was, kept."""
 
-    async def expire_payments(self, *, grace: timedelta) -> int:
-        """OPEN to EXPIRED for every invoice past its time and the grace; how many."""
+    async def take_free_call(
+        self,
+        client: str,
+        *,
+        limit: int,
+        window: timedelta,
+        subnet_limit: int | None = None,
+        ceiling: int | None = None,
+    ) -> FreeCall:
+        """One free call of so many per rolling window, claimed in one transaction; durable when it returns.
 
-    async def take_free_call(self, client: str, *, limit: int, window: timedelta) -> FreeCall:
-        """One free call of so many per rolling window, with one conditional statement; durable when it returns."""
+        subnet_limit: so many a day (UTC) for the whole /48 around a client of IPv6. ceiling: so many a day for
+        everyone together. None for as many as there are clients.
+        """
 
     async def balance(self) -> Balance:
         """The books."""
@@ -364,3 +394,6 @@ class Dialect(Protocol):
 
         Raises CredentialRejected.
         """
+
+    def sealed(self, credential: Credential) -> Sealed | None:
+        """The terms under the seal of a credential that `verify` has accepted; None where nothing is sealed."""

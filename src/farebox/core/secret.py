@@ -4,6 +4,7 @@ Rules
 1. A secret is seen only by calling `reveal()`, so a search for that word finds every place where one leaves.
 2. The newest master key signs; every key of the ring verifies. Rotating is adding one; revoking is removing one.
 3. A derived key is `HMAC(master, purpose, message)`: nothing is read from a database to verify.
+4. A ring never changes. What lasts longer than one call holds Keys, and asks for the ring anew each time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from itertools import pairwise
+from typing import Final, Generic, Protocol, TypeVar
 
 from farebox.core.errors import ConfigError
 
@@ -72,7 +74,7 @@ class KeyRing:
         self._masters: dict[bytes, bytes] = {}
         self.newest = b""
         for master in masters:
-            if len(master) < KEY_BYTES or len(set(master)) < KEY_BYTES // 4:
+            if len(master) < KEY_BYTES or _looks_made_up(master):
                 raise ConfigError(f"a master key needs {KEY_BYTES} random bytes or more; make one with `farebox init`")
             self.newest = hashlib.sha256(b"farebox key id" + master).digest()[:KEY_ID_BYTES]
             self._masters[self.newest] = master
@@ -97,6 +99,32 @@ class KeyRing:
         derived = hmac.digest(master, bytes([len(label)]) + label + message, "sha256")
         return DerivedKey(chosen, Secret(derived))
 
+    def __contains__(self, key_id: object) -> bool:
+        return key_id in self._masters
+
     def key_ids(self) -> tuple[bytes, ...]:
         """Every key id, oldest first."""
         return tuple(self._masters)
+
+    def ring(self, key_id: bytes | None = None) -> KeyRing:
+        """This ring: it is Keys that never change."""
+        return self
+
+
+class Keys(Protocol):
+    """Where the key ring of the moment is to be had, for those who serve longer than a ring lasts."""
+
+    def ring(self, key_id: bytes | None = None) -> KeyRing:
+        """The ring as it is now; with a key id, looked at afresh before that id is called unknown.
+
+        The same object as long as nothing was added or removed, so whoever remembers what a ring verified compares it.
+        """
+
+
+def _looks_made_up(master: bytes) -> bool:
+    """Whether a key is text, a pattern or a count rather than random: by chance, less often than once in 2 ** 40."""
+    few = len(set(master)) < KEY_BYTES // 4
+    text = all(32 <= octet < 127 or octet in b"\t\r\n" for octet in master)
+    repeated = any(master[span:] == master[:-span] for span in range(1, len(master) - 7))
+    counted = len({(after - before) % 256 for before, after in pairwise(master)}) < 4
+    return few or text or repeated or counted

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from farebox.core.errors import MalformedChallenge
@@ -47,8 +47,8 @@ class AuthChallenge:
     """
 
     scheme: str
-    token68: str = ""
-    parameters: Pairs = ()
+    token68: str = field(default="", repr=False)
+    parameters: Pairs = field(default=(), repr=False)
 
     def get(self, name: str) -> str | None:
         """The value of a parameter; the name in lower case."""

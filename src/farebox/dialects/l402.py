@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
+from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice
 from farebox.core.errors import (
     ConfigError,
@@ -31,8 +32,8 @@ from farebox.core.errors import (
     MalformedCredential,
     MalformedMacaroon,
 )
-from farebox.core.exchange import HASH_BYTES, Challenge, Credential, Json, Pairs, Quote, Receipt, Wire
-from farebox.core.secret import KEY_ID_BYTES, KeyRing, Secret
+from farebox.core.exchange import HASH_BYTES, Challenge, Credential, Json, Pairs, Quote, Receipt, Sealed, Wire
+from farebox.core.secret import KEY_ID_BYTES, KeyRing, Keys, Secret
 from farebox.dialects.http_auth import AuthChallenge, find_challenges, split_credential, write_challenge
 from farebox.dialects.macaroon import Macaroon
 from farebox.dialects.offer import read_invoice, read_price, read_protocol, write_price
@@ -51,11 +52,13 @@ _SCHEMES: Final = ("l402", "lsat")
 _LSAT: Final = (("scheme", "LSAT"),)
 _HEX_HEADERS: Final = frozenset(("macaroon", "grpc-metadata-macaroon"))
 _MOST_CHARACTERS: Final = 8 * 1024
+_MINTED_CAVEATS: Final = 5
+_MSATS: Final = re.compile(rb"[1-9][0-9]{0,17}")
 _HASH_ALONE: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
 
 class L402:
-    """The L402 dialect; with a key ring it can issue and verify, without one it is a buyer's.
+    """The L402 dialect; with keys it can issue and verify, without one it is a buyer's.
 
     service: the name under which tokens are minted; a token minted under another one is refused.
     """
@@ -64,7 +67,7 @@ class L402:
     proof_headers = _HEX_HEADERS
     proof_fields: frozenset[str] = frozenset()
 
-    def __init__(self, keys: KeyRing | None = None, service: str = "farebox") -> None:
+    def __init__(self, keys: Keys | None = None, service: str = "farebox") -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", service):
             raise ConfigError("A service name is at most 32 of the characters a-z, 0-9, - and _.")
         self._keys = keys
@@ -84,7 +87,7 @@ class L402:
 
     def issue(self, quote: Quote, invoice: Invoice, *, valid_until: datetime) -> Challenge | None:
         """A fresh token for this invoice, bound to the quote by its caveats. Raises ConfigError without a key ring."""
-        keys = self._key_ring()
+        keys = self._ring()
         identifier = _VERSION + invoice.payment_hash + keys.newest + secrets.token_bytes(_TOKEN_ID_BYTES - KEY_ID_BYTES)
         key = keys.derive(_ROOT_KEY, identifier)
         if key is None:  # the newest key is always in its ring
@@ -208,7 +211,6 @@ class L402:
 
         Raises CredentialRejected; ConfigError without a key ring.
         """
-        keys = self._key_ring()
         if credential.preimage is None:
             raise CredentialRejected("the preimage is missing")
         preimage = credential.preimage.reveal()
@@ -218,16 +220,17 @@ class L402:
             macaroons = [Macaroon.read_base64(text) for text in credential.token.split(",")]
         except MalformedMacaroon:
             raise CredentialRejected("the token is no macaroon") from None
-        valid_until = min([self._verify_one(keys, macaroon, credential, preimage) for macaroon in macaroons])
+        valid_until = min([self._verify_one(macaroon, credential, preimage) for macaroon in macaroons])
         if now.timestamp() >= valid_until:
             raise CredentialRejected("the token is no longer valid")
         return datetime.fromtimestamp(valid_until, UTC)
 
-    def _verify_one(self, keys: KeyRing, macaroon: Macaroon, credential: Credential, preimage: bytes) -> int:
+    def _verify_one(self, macaroon: Macaroon, credential: Credential, preimage: bytes) -> int:
         identifier = macaroon.identifier
         if len(identifier) != _IDENTIFIER_BYTES or not identifier.startswith(_VERSION):
             raise CredentialRejected("the macaroon was not minted here")
-        key = keys.derive(_ROOT_KEY, identifier, identifier[_KEY_ID])
+        key_id = identifier[_KEY_ID]
+        key = self._ring(key_id).derive(_ROOT_KEY, identifier, key_id)
         if key is None or macaroon.location != _LOCATION or not macaroon.verify(key.key.reveal()):
             raise CredentialRejected("the macaroon was not minted here, or was changed")
         if identifier[_PAYMENT_HASH] != credential.payment_hash:
@@ -257,6 +260,22 @@ class L402:
             raise CredentialRejected("the macaroon is bound to another preimage")
         return _seconds(bound[self._valid_until_name])
 
+    def sealed(self, credential: Credential) -> Sealed | None:
+        """Price, request and end, as the caveats bind them with which its first macaroon was minted.
+
+        Whoever holds a macaroon may append others.
+        """
+        first = Macaroon.read_base64(credential.token.partition(",")[0])
+        bound = dict(caveat.split(b"=", 1) for caveat in first.caveats[:_MINTED_CAVEATS])
+        digest, price = bound.get(self._request_name, b""), bound.get(self._price_name, b"")
+        if not _HASH_ALONE.fullmatch(digest.decode("latin-1")) or not _MSATS.fullmatch(price):
+            return None
+        return Sealed(
+            price=Amount.msats(int(price)),
+            digest=bytes.fromhex(digest.decode()),
+            valid_until=datetime.fromtimestamp(_seconds(bound[self._valid_until_name]), UTC),
+        )
+
     # --- receipt ------------------------------------------------------------------------------------------------------
 
     def write_receipt(self, receipt: Receipt) -> Wire:
@@ -267,10 +286,10 @@ class L402:
         """None: L402 has no receipt."""
         return None
 
-    def _key_ring(self) -> KeyRing:
+    def _ring(self, key_id: bytes | None = None) -> KeyRing:
         if self._keys is None:
             raise ConfigError("L402 tokens are issued and verified with a key ring, and there is none.")
-        return self._keys
+        return self._keys.ring(key_id)
 
 
 def _scheme(parameters: Pairs) -> str:

@@ -41,11 +41,14 @@ _OUTER_REST: Final = b"\x5c" * 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Macaroon:
-    """A bearer token that its holder can narrow and nobody can widen. The signature does not print."""
+    """A bearer token that its holder can narrow and nobody can widen.
+
+    The signature does not print, nor do the caveats: one of them may be the preimage.
+    """
 
     location: bytes
     identifier: bytes
-    caveats: tuple[bytes, ...]
+    caveats: tuple[bytes, ...] = field(repr=False)
     signature: bytes = field(repr=False)
 
     @classmethod

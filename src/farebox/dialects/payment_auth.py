@@ -34,8 +34,8 @@ from farebox.core.errors import (
     MalformedCredential,
     MalformedValue,
 )
-from farebox.core.exchange import Challenge, Credential, Json, Quote, Receipt, Wire
-from farebox.core.secret import KEY_ID_BYTES, KeyRing, Secret
+from farebox.core.exchange import Challenge, Credential, Json, Quote, Receipt, Sealed, Wire
+from farebox.core.secret import KEY_ID_BYTES, KeyRing, Keys, Secret
 from farebox.dialects.canonical_json import read_members, write_base64url, write_members
 from farebox.dialects.http_auth import AuthChallenge, find_challenges, split_credential, write_challenge
 from farebox.dialects.offer import read_invoice
@@ -62,7 +62,7 @@ _INSTANT: Final = re.compile(
 
 
 class PaymentAuth:
-    """The Payment dialect; with a key ring it can issue and verify, without one it is a buyer's.
+    """The Payment dialect; with keys it can issue and verify, without one it is a buyer's.
 
     realm: what the seller calls itself, usually its host name. Raises ConfigError for one that can't be said.
     """
@@ -71,7 +71,7 @@ class PaymentAuth:
     proof_headers: frozenset[str] = frozenset()
     proof_fields: frozenset[str] = frozenset()
 
-    def __init__(self, keys: KeyRing | None = None, realm: str = "farebox") -> None:
+    def __init__(self, keys: Keys | None = None, realm: str = "farebox") -> None:
         if not _REALM.fullmatch(realm):
             raise ConfigError("A realm is 1 to 255 printable ASCII characters, and has no `|`.")
         self._keys = keys
@@ -84,7 +84,7 @@ class PaymentAuth:
 
         Raises ConfigError without a key ring.
         """
-        keys = self._key_ring()
+        keys = self._ring()
         if not quote.amount or quote.amount != Amount.sats(quote.amount.in_sats_floor()):
             return None
         expires_at = min(valid_until, invoice.expires_at).replace(microsecond=0)
@@ -226,7 +226,6 @@ class PaymentAuth:
 
         Raises CredentialRejected; ConfigError without a key ring.
         """
-        keys = self._key_ring()
         parameters = dict(credential.parameters)
         try:
             opaque = read_members(parameters.get("opaque", ""))
@@ -236,7 +235,8 @@ class PaymentAuth:
         key_id, until = opaque.get("kid"), opaque.get("valid_until")
         if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
             raise CredentialRejected("the challenge was not made here")
-        seal = _seal(keys, bytes.fromhex(key_id), parameters)
+        named = bytes.fromhex(key_id)
+        seal = _seal(self._ring(named), named, parameters)
         if not seal or not hmac.compare_digest(seal.encode(), parameters.get("id", "").encode("utf-8", "replace")):
             raise CredentialRejected("the challenge was not made here, or was changed")
         if (parameters["realm"], parameters["method"], parameters["intent"]) != (self._realm, _METHOD, _INTENT):
@@ -248,6 +248,20 @@ class PaymentAuth:
         if not isinstance(until, str) or not _SECONDS.fullmatch(until) or now.timestamp() >= int(until):
             raise CredentialRejected("the challenge can no longer be claimed")
         return datetime.fromtimestamp(int(until), UTC)
+
+    def sealed(self, credential: Credential) -> Sealed | None:
+        """Price and invoice of the request, and digest and end of the `opaque`."""
+        parameters = dict(credential.parameters)
+        request, opaque = read_members(parameters["request"]), read_members(parameters["opaque"])
+        digest, until, invoice = opaque.get("digest"), opaque.get("valid_until"), _details(request).get("invoice")
+        if not isinstance(digest, str) or not isinstance(until, str) or not isinstance(invoice, str):
+            return None
+        return Sealed(
+            price=_read_amount(request),
+            digest=bytes.fromhex(digest),
+            valid_until=datetime.fromtimestamp(int(until), UTC),
+            invoice=invoice,
+        )
 
     # --- receipt ------------------------------------------------------------------------------------------------------
 
@@ -287,10 +301,10 @@ class PaymentAuth:
             challenge_id=challenge_id if isinstance(challenge_id, str) else None,
         )
 
-    def _key_ring(self) -> KeyRing:
+    def _ring(self, key_id: bytes | None = None) -> KeyRing:
         if self._keys is None:
             raise ConfigError("Payment challenges are issued and verified with a key ring, and there is none.")
-        return self._keys
+        return self._keys.ring(key_id)
 
 
 def _request(quote: Quote, invoice: Invoice) -> dict[str, Json]:

@@ -25,7 +25,7 @@ from typing import Final
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice
 from farebox.core.errors import MalformedChallenge, MalformedCredential
-from farebox.core.exchange import Challenge, Credential, Json, Quote, Receipt, Wire
+from farebox.core.exchange import Challenge, Credential, Json, Quote, Receipt, Sealed, Wire
 from farebox.dialects.http_auth import AuthChallenge, find_challenges, split_credential
 from farebox.dialects.offer import read_invoice, read_price, read_protocol, write_price
 
@@ -118,6 +118,10 @@ class PaymentHash:
     def verify(self, credential: Credential, *, now: datetime) -> datetime:
         """Nothing is checked, for there is no seal: whether it was paid, and by whom, is the gate's question."""
         return _FOR_EVER
+
+    def sealed(self, credential: Credential) -> Sealed | None:
+        """None: nothing is sealed."""
+        return None
 
     # --- receipt ------------------------------------------------------------------------------------------------------
 

@@ -13,41 +13,47 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice, decode
 from farebox.core.errors import (
     AnswerGone,
     CallInProgress,
-    CallUndeliverable,
     CredentialRejected,
-    MalformedCredential,
     NodeUnavailable,
     RequestMismatch,
-    WalletError,
 )
 from farebox.core.exchange import Credential, Quote, Receipt, Wire
 from farebox.core.payment import FreeCall, Hold, Payment, PaymentState
-from farebox.core.ports import Clock, Conversation, Dialect, InvoiceState, Ledger, Receiver
-from farebox.gate.grant import Grant, RunningCalls, UnsavedAnswers
-from farebox.gate.memory import GivenAnswers, Pace, VerifiedProofs
+from farebox.core.ports import Clock, Dialect, InvoiceState, Ledger, Receiver
+from farebox.core.secret import Keys
+from farebox.gate.admission import Admission, Pace
+from farebox.gate.asking import Asking, Converse
+from farebox.gate.events import (
+    AnswerReplayed,
+    CallChallenged,
+    Event,
+    FreeCallAsked,
+    Observer,
+    Step,
+    watched,
+)
+from farebox.gate.grant import Grant, UnsavedAnswers
+from farebox.gate.invoices import Invoices
+from farebox.gate.lost import lost_payment, sealed_terms, undeliverable
+from farebox.gate.memory import GivenAnswers, RunOut, SpentProofs
+from farebox.gate.proofs import Proofs
+from farebox.gate.running import RunningCalls
 from farebox.gate.terms import Challenged, Free, Replay, Terms, Visit
 
 T = TypeVar("T")
 
 _MOST_UNKNOWN_LOOK_UPS: Final = 20  # a second: anyone can show a hash that he made up, and each one asks the node
-_MOST_DESCRIPTION: Final = 120  # characters; phoenixd takes 128
-
-
-class Converse(Protocol):
-    """Carries a conversation with the node to its end."""
-
-    def __call__(self, conversation: Conversation[T], /) -> Awaitable[T]: ...
 
 
 Decision = Free | Challenged | Replay | Grant
@@ -56,6 +62,7 @@ Decision = Free | Challenged | Replay | Grant
 class Gate:
     """Sells calls: `await gate.admit(visit)` says Free, Challenged, Replay or hands out a Grant.
 
+    keys: what the dialects verify with, if that can change while the gate is open.
     Every error that `admit` raises is a CallerError or Unavailable, ready to be answered as a problem.
     """
 
@@ -68,48 +75,75 @@ class Gate:
         converse: Converse,
         clock: Clock,
         terms: Terms | None = None,
+        observer: Observer | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self.ledger = ledger
         self.receiver = receiver
         self.dialects = tuple(dialects)
         self.terms = terms or Terms()
-        self.proof_headers = frozenset().union(*(dialect.proof_headers for dialect in dialects))
-        self.proof_fields = frozenset().union(*(dialect.proof_fields for dialect in dialects))
+        self._proofs = Proofs(dialects, clock, keys)
+        self.proof_headers = self._proofs.headers
+        self.proof_fields = self._proofs.fields
         self.converse = converse
         self._clock = clock
+        self._observer = observer
         self._running = RunningCalls(ledger, self.terms.lease)
-        self._verified = VerifiedProofs()
         self._given = GivenAnswers()
-        self._unsaved = UnsavedAnswers(ledger, self._given)
-        self._unknown_look_ups = Pace(per_second=_MOST_UNKNOWN_LOOK_UPS)
+        self._unsaved = UnsavedAnswers(ledger, self._given, observer)
+        self._spent = SpentProofs()
+        self._run_out = RunOut()
+        self._admission = Admission(self.terms.limits)
+        self._node = Asking(receiver, converse, self.terms.mint_within, observer)
+        self._invoices = Invoices(
+            ledger=ledger, receiver=receiver, terms=self.terms, admission=self._admission, ask=self._node.mint
+        )
+        self._unknown_look_ups = Pace(per_second=_MOST_UNKNOWN_LOOK_UPS, at_once=_MOST_UNKNOWN_LOOK_UPS)
 
     async def admit(self, visit: Visit) -> Decision:
         """Decide about one call (reliability: the answer table).
 
         Raises MalformedCredential, CredentialRejected, RequestMismatch, CallInProgress, CallUndeliverable, AnswerGone,
-        NodeUnavailable, StoreUnavailable.
+        NodeUnavailable, StoreUnavailable; without a good proof also TooManyUnpaidCalls and GateOverloaded.
         """
-        credential = self._read_credential(visit.wire)
+        with watched(self._observer, Step.ADMIT, visit.quote.resource):
+            return await self._decide(visit)
+
+    async def _decide(self, visit: Visit) -> Decision:
+        credential = self._proofs.read(visit.wire)
         if credential is None:
-            free_call = None
-            if self.terms.free_calls and not visit.probing:
-                free_call = await self.ledger.take_free_call(
-                    visit.client, limit=self.terms.free_calls, window=self.terms.free_window
-                )
-                if free_call.granted:
-                    return Free(free_call=free_call)
+            self._admission.enter(visit.client, _now_s())
+            free_call = await self._free_call(visit)
+            if free_call is not None and free_call.granted:
+                return Free(free_call=free_call)
             return await self._challenge(visit, free_call)
         given = self._given.find(credential.payment_hash, visit.quote.digest)
         if given is not None and credential.preimage is not None:
+            self.tell(given.replayed)
             return given
         if credential.preimage is None:
-            await self._check_client(credential, visit.client)
+            payment = await self._check_client(credential, visit.client)
+            # Whether it was paid has to be asked before the claim, so that who never pays costs no write.
+            if payment is None:
+                return await self._unknown(credential, visit)
+            if payment.state in (PaymentState.OPEN, PaymentState.EXPIRED) and not await self._settled_at_node(
+                payment, visit
+            ):
+                return await self._unpaid(payment, visit)
         return await self._claim(credential, visit)
 
     def recall(self, authorization: str, digest: bytes) -> Replay | None:
         """The answer that this process gave lately for exactly this proof and request, without asking the ledger."""
-        credential = self._verified.find(authorization, self._clock())
-        return None if credential is None else self._given.find(credential.payment_hash, digest)
+        credential = self._proofs.recall(authorization)
+        given = None if credential is None else self._given.find(credential.payment_hash, digest)
+        if given is not None and self._observer is not None:
+            self._observer(given.replayed)
+        return given
+
+    def tell(self, event: Event) -> None:
+        """Tell whoever watches; a face tells what it refused by itself."""
+        if self._observer is not None:
+            self._observer(event)
 
     def now(self) -> datetime:
         """The gate's clock."""
@@ -117,62 +151,39 @@ class Gate:
 
     def is_proof(self, authorization: str) -> bool:
         """Whether an Authorization value is a proof of payment, which is nobody's business behind the gate."""
-        if authorization in self._verified:
-            return True
-        wire = Wire(headers=(("authorization", authorization),))
-        try:
-            return any(dialect.read_credential(wire) is not None for dialect in self.dialects)
-        except MalformedCredential:
-            return True
+        return self._proofs.shown_by(authorization)
+
+    async def save_answers(self) -> None:
+        """Charge and keep answers that the ledger could not be given when they were there, before somebody asks.
+
+        Who asks may ask another process, which does not have them. Raises StoreUnavailable when it still can't say.
+        """
+        await self._unsaved.save_all()
 
     async def close(self) -> None:
         """Stop the heartbeat and close the ledger."""
         self._running.close()
+        await self._invoices.close()
+        await self._node.close()
         await self.ledger.close()
 
-    # --- reading and checking the proof -------------------------------------------------------------------------------
-
-    def _read_credential(self, wire: Wire) -> Credential | None:
-        shown = wire.all("authorization")
-        key = shown[0] if len(shown) == 1 and not wire.query and not wire.body else None
-        if (
-            key is not None
-            and key in self._verified
-            and not any(name in self.proof_headers for name, _ in wire.headers)
-        ):
-            kept = self._verified.find(key, self._clock())
-            if kept is not None:
-                return kept
-        found: list[tuple[Dialect, Credential]] = []
-        for dialect in self.dialects:
-            credential = dialect.read_credential(wire)
-            if credential is not None:
-                found.append((dialect, credential))
-        if not found:
-            return None
-        if len({credential.payment_hash for _, credential in found}) > 1:
-            raise MalformedCredential("two different payments are shown; show one")
-        # The same payment shown in two ways is one proof: judged by the one that proves more.
-        dialect, credential = max(found, key=lambda pair: pair[1].preimage is not None)
-        now = self._clock()
-        valid_until = dialect.verify(credential, now=now)
-        if key is not None and credential.preimage is not None:
-            self._verified.keep(key, credential, valid_until)
-        return credential
-
-    async def _check_client(self, credential: Credential, client: str) -> None:
+    async def _check_client(self, credential: Credential, client: str) -> Payment | None:
         payment = await self.ledger.find_payment(credential.payment_hash)
         if payment is not None and payment.client != client:
             raise CredentialRejected(
                 "a bare payment hash is taken only from the address that was challenged; "
                 "show `Authorization: L402 <macaroon>:<preimage>` instead"
             )
+        return payment
 
     # --- claiming -----------------------------------------------------------------------------------------------------
 
     async def _claim(self, credential: Credential, visit: Visit) -> Decision:
         quote, asked_node = visit.quote, False
-        if (saved := await self._unsaved.save(credential.payment_hash, quote.digest)) is not None:
+        if self._spent.bought_another(credential.payment_hash, quote.digest):
+            return await self._challenge_anew(visit)
+        if (saved := await self._unsaved.save(credential.payment_hash, quote.digest, quote.resource)) is not None:
+            self.tell(saved.replayed)
             return saved
         deadline = asyncio.get_running_loop().time() + self.terms.patience.total_seconds()
         while True:
@@ -185,12 +196,12 @@ class Gate:
                 rerun=visit.rerun,
             )
             if isinstance(outcome, Hold):
-                return self._granted(outcome, credential)
+                return self._granted(outcome, credential, quote.resource)
             if outcome is None:
                 return await self._unknown(credential, visit)
             match outcome.state:
                 case PaymentState.OPEN | PaymentState.EXPIRED:
-                    if asked_node or not await self._settled_at_node(outcome):
+                    if asked_node or not await self._settled_at_node(outcome, visit):
                         return await self._unpaid(outcome, visit)
                     asked_node = True
                 case PaymentState.FUNDED if outcome.digest != quote.digest:
@@ -201,14 +212,13 @@ class Gate:
                 case PaymentState.SPENT if outcome.digest == quote.digest:
                     return await self._replay(outcome, credential)
                 case PaymentState.CREDIT:
-                    raise CallUndeliverable(
-                        f"{outcome.received.less(outcome.captured)} are kept as credit; ask the seller",
-                        payment_hash=outcome.payment_hash.hex(),
-                    )
-                case _:  # spent on another request, or refunded: this proof buys nothing any more
-                    return await self._challenge(visit, None)
+                    raise undeliverable(outcome)
+                case state:  # spent on another request, or refunded: this proof buys nothing any more
+                    if state is PaymentState.SPENT:
+                        self._spent.keep(outcome.payment_hash, outcome.digest)
+                    return await self._challenge_anew(visit)
 
-    def _granted(self, hold: Hold, credential: Credential) -> Grant:
+    def _granted(self, hold: Hold, credential: Credential, resource: str) -> Grant:
         return Grant(
             hold,
             self._receipt(hold.payment_hash, hold.amount, credential),
@@ -217,10 +227,14 @@ class Gate:
             given=self._given,
             unsaved=self._unsaved,
             most_attempts=self.terms.most_attempts,
+            resource=resource,
+            observer=self._observer,
         )
 
-    async def _settled_at_node(self, payment: Payment) -> bool:
-        status = await self._ask(self.receiver.lookup_invoice(payment.payment_hash))
+    async def _settled_at_node(self, payment: Payment, visit: Visit) -> bool:
+        status = await self._node.look_up(payment.payment_hash, proven=False)
+        if status.state is InvoiceState.HELD and not self._still_asks(payment, visit):
+            raise NodeUnavailable("the node holds this payment, and has not got it yet")
         if status.state is not InvoiceState.PAID or status.received < payment.price:
             return False
         await self.ledger.settle(payment.payment_hash, status.received)
@@ -228,68 +242,85 @@ class Gate:
 
     async def _unpaid(self, payment: Payment, visit: Visit) -> Decision:
         """A proof for an invoice that nobody paid: the same invoice again while it can be paid, else a new one."""
-        if (
-            payment.state is PaymentState.EXPIRED
-            or payment.expires_at <= self._clock()
-            or payment.digest != visit.quote.digest
-        ):
-            return await self._challenge(visit, None)
+        if not self._still_asks(payment, visit):
+            return await self._challenge_anew(visit)
         quote = Quote(
             amount=payment.price,
             resource=payment.resource,
             digest=payment.digest,
             description=visit.quote.description,
         )
+        self.tell(CallChallenged(resource=quote.resource, amount=quote.amount, reused=True))
         return self._challenged(quote, decode(payment.invoice), None, retry_after=timedelta(seconds=1))
 
     async def _unknown(self, credential: Credential, visit: Visit) -> Decision:
-        """A payment that is not in the ledger: never a new invoice if the node says that it was paid."""
-        if not self._unknown_look_ups.allows(self._clock()):
+        """A payment that is not in the ledger: never a new invoice if the node says that it was paid.
+
+        One that a restored backup has lost is made again from what stands under the seal of its proof.
+        """
+        sealed = sealed_terms(credential, self.dialects)
+        if sealed is None and not self._unknown_look_ups.take(_now_s()):
             raise NodeUnavailable("too many unknown payments are being looked up")
-        status = await self._ask(self.receiver.lookup_invoice(credential.payment_hash))
+        status = await self._node.look_up(credential.payment_hash, proven=sealed is not None)
+        if sealed is not None and status.state is InvoiceState.PAID and status.received >= sealed.price:
+            lost = lost_payment(credential, sealed, visit, now=self.ledger.now(), claim_within=self.terms.claim_within)
+            await self.ledger.restore_payment(lost, status.received)
+            return await self._claim(credential, visit)
         if status.state in (InvoiceState.PAID, InvoiceState.HELD):
             raise NodeUnavailable("the node knows a payment that the ledger has not learnt of yet")
-        return await self._challenge(visit, None)
+        return await self._challenge_anew(visit)
+
+    def _still_asks(self, payment: Payment, visit: Visit) -> bool:
+        """Whether an unpaid invoice can still be paid, and for this request."""
+        return (
+            payment.state is not PaymentState.EXPIRED
+            and payment.expires_at > self._clock()
+            and payment.digest == visit.quote.digest
+        )
 
     async def _replay(self, payment: Payment, credential: Credential) -> Replay:
         given = self._given.find(payment.payment_hash, payment.digest)
         if given is not None:
+            self.tell(given.replayed)
             return given
         answer = await self.ledger.find_answer(payment.payment_hash)
         if answer is None:
             raise AnswerGone(payment_hash=payment.payment_hash.hex())
         receipt = self._receipt(payment.payment_hash, payment.price, credential)
-        return self._given.keep(payment.payment_hash, payment.digest, answer, receipt)
+        self.tell(AnswerReplayed(resource=payment.resource, remembered=False))
+        return self._given.keep(payment.payment_hash, payment.digest, answer, receipt, payment.resource)
 
     # --- asking for money ---------------------------------------------------------------------------------------------
 
+    async def _free_call(self, visit: Visit) -> FreeCall | None:
+        """What the free tier says to this caller; nothing where the call can't be free."""
+        terms = self.terms
+        if not terms.free_calls or visit.probing or visit.quote.amount > terms.free_up_to:
+            return None
+        call = self._run_out.find(visit.client, self.ledger.now())
+        if call is None:
+            self._admission.look(visit.client, _now_s())
+            call = await self.ledger.take_free_call(
+                visit.client,
+                limit=terms.free_calls,
+                window=terms.free_window,
+                subnet_limit=terms.free_limit_of_subnet,
+                ceiling=terms.free_calls_of_all,
+            )
+            if not call.granted:
+                self._run_out.keep(visit.client, call)
+        self.tell(FreeCallAsked(resource=visit.quote.resource, granted=call.granted))
+        return call
+
+    async def _challenge_anew(self, visit: Visit) -> Challenged:
+        """Ask a caller for money whose proof is worth nothing here, as if it had shown none."""
+        self._admission.enter(visit.client, _now_s())
+        return await self._challenge(visit, None)
+
     async def _challenge(self, visit: Visit, free_call: FreeCall | None) -> Challenged:
         quote = visit.quote
-        known = await self.ledger.reusable_payment(client=visit.client, digest=quote.digest, price=quote.amount)
-        if known is not None:
-            return self._challenged(quote, decode(known.invoice), free_call)
-        invoice = await self._ask(
-            self.receiver.create_invoice(
-                quote.amount,
-                description=(quote.description or quote.resource)[:_MOST_DESCRIPTION],
-                expires_in=self.terms.invoice_expires_in,
-            )
-        )
-        if invoice.amount != quote.amount or self.receiver.network not in (None, invoice.network):
-            raise NodeUnavailable("the node made another invoice than it was asked for")
-        await self.ledger.open_payment(
-            Payment(
-                payment_hash=invoice.payment_hash,
-                state=PaymentState.OPEN,
-                price=quote.amount,
-                digest=quote.digest,
-                resource=quote.resource,
-                client=visit.client,
-                invoice=invoice.text,
-                created_at=invoice.created_at,
-                expires_at=invoice.expires_at,
-            )
-        )
+        invoice, reused = await self._invoices.owed_for(visit)
+        self.tell(CallChallenged(resource=quote.resource, amount=quote.amount, reused=reused))
         return self._challenged(quote, invoice, free_call)
 
     def _challenged(
@@ -311,16 +342,6 @@ class Gate:
 
     # --- small print --------------------------------------------------------------------------------------------------
 
-    async def _ask(self, conversation: Conversation[T]) -> T:
-        try:
-            async with asyncio.timeout(self.terms.mint_within.total_seconds()):
-                return await self.converse(conversation)
-        except TimeoutError:
-            raise NodeUnavailable("it took too long to answer") from None
-        except WalletError as error:
-            # Ours to mend, not the caller's: it is told that it can't be served now, and the operator reads why.
-            raise NodeUnavailable(error.detail) from error
-
     def _receipt(self, payment_hash: bytes, amount: Amount, credential: Credential) -> Wire:
         receipt = Receipt(
             payment_hash=payment_hash,
@@ -330,3 +351,7 @@ class Gate:
         )
         first, *others = [dialect.write_receipt(receipt) for dialect in self.dialects]
         return reduce(or_, others, first)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,114 +1,58 @@
-"""Grant: a payment that is held while its call runs, and the calls that run in this process.
+"""Grant: a payment that is held while its call runs.
 
 Rules
 1. The charge and the decision to answer are one step, `capture`; what is not captured is released.
-2. A running call renews its lease, so that nobody takes its payment; a lease that ran out is another's to take.
-3. Whoever shows the same proof meanwhile waits for the running call and gets its answer, or its failure.
+2. A call that lost its hold to another one captures nothing: there is one answer to a payment, and it is the other's.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
+from time import perf_counter
 from types import TracebackType
 from typing import Final, Self
 
-from farebox.core.errors import CallInProgress, StoreUnavailable, UpstreamFailed
+from farebox.core.amount import NOTHING
+from farebox.core.errors import CallInProgress, StoreUnavailable
 from farebox.core.exchange import Wire
-from farebox.core.payment import Answer, Hold, Payment
+from farebox.core.payment import Answer, Hold, Payment, PaymentState
 from farebox.core.ports import Ledger
+from farebox.gate.events import CallCaptured, CallReleased, HoldEnded, HoldTaken, Observer, Step, watched
 from farebox.gate.memory import GivenAnswers
+from farebox.gate.running import RunningCalls
 from farebox.gate.terms import Replay
 
 _MOST_UNSAVED: Final = 256
-
-
-@dataclass(slots=True)
-class _Running:
-    hold: Hold
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    failed: bool = False
-
-
-class RunningCalls:
-    """The calls of this process that hold a payment."""
-
-    def __init__(self, ledger: Ledger, lease: timedelta) -> None:
-        self._ledger = ledger
-        self._lease = lease
-        self._calls: dict[bytes, _Running] = {}
-        self._heartbeat: asyncio.Task[None] | None = None
-
-    def begin(self, hold: Hold) -> None:
-        """A call begins."""
-        self._calls[hold.payment_hash] = _Running(hold)
-        if self._heartbeat is None or self._heartbeat.done():
-            self._heartbeat = asyncio.get_running_loop().create_task(self._keep_leases())
-
-    def end(self, hold: Hold, *, failed: bool) -> None:
-        """A call ended; whoever waits for it is told."""
-        running = self._calls.get(hold.payment_hash)
-        if running is not None and running.hold.epoch == hold.epoch:
-            del self._calls[hold.payment_hash]
-            running.failed = failed
-            running.ended.set()
-
-    async def wait(self, payment_hash: bytes, deadline: float) -> bool:
-        """Wait until the call that holds this payment ended, here or in another process; False when out of patience.
-
-        deadline: in the event loop's time. Raises UpstreamFailed when it ended by failing.
-        """
-        left = deadline - asyncio.get_running_loop().time()
-        if left <= 0:
-            return False
-        running = self._calls.get(payment_hash)
-        if running is None:  # another process runs it; the ledger is asked again a little later
-            await asyncio.sleep(min(left, 0.2))
-            return True
-        try:
-            async with asyncio.timeout(left):
-                await running.ended.wait()
-        except TimeoutError:
-            return False
-        if running.failed:
-            raise UpstreamFailed("the call that was running for this payment failed")
-        return True
-
-    def close(self) -> None:
-        """Renew no more."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            self._heartbeat = None
-
-    async def _keep_leases(self) -> None:
-        """Renew the lease of every call that has been running for a third of it."""
-        while True:
-            old = set(self._calls)
-            await asyncio.sleep(self._lease.total_seconds() / 3)
-            for payment_hash in old & set(self._calls):
-                # A ledger that can't be reached just now is met again at the capture, which fails closed.
-                with suppress(StoreUnavailable):
-                    await self._ledger.renew(self._calls[payment_hash].hold, lease=self._lease)
+_MOST_UNSAVED_BYTES: Final = 64 * 2**20
 
 
 class UnsavedAnswers:
-    """Answers of this process that the ledger could not be given when they were there; tried again when asked for."""
+    """Answers of this process that the ledger could not be given when they were there.
 
-    def __init__(self, ledger: Ledger, given: GivenAnswers) -> None:
+    They are tried again when they are asked for, and with `save_all`: who asks may ask another process.
+    """
+
+    def __init__(self, ledger: Ledger, given: GivenAnswers, observer: Observer | None = None) -> None:
         self._ledger = ledger
         self._given = given
-        self._kept: OrderedDict[bytes, tuple[Hold, Answer, Wire]] = OrderedDict()
+        self._observer = observer
+        self._kept: OrderedDict[bytes, tuple[Hold, Answer, Wire, str]] = OrderedDict()
 
-    def keep(self, hold: Hold, answer: Answer, receipt: Wire) -> None:
-        """Remember one, and forget the oldest when there are too many."""
-        self._kept[hold.payment_hash] = hold, answer, receipt
-        if len(self._kept) > _MOST_UNSAVED:
-            self._kept.popitem(last=False)
+    def keep(self, hold: Hold, answer: Answer, receipt: Wire, resource: str = "") -> None:
+        """Remember one, and forget the oldest when there are too many or too much of them."""
+        self._kept[hold.payment_hash] = hold, answer, receipt, resource
+        size = sum(len(each.body) for _, each, *_ in self._kept.values())
+        while len(self._kept) > 1 and (len(self._kept) > _MOST_UNSAVED or size > _MOST_UNSAVED_BYTES):
+            _, (_, oldest, *_) = self._kept.popitem(last=False)
+            size -= len(oldest.body)
 
-    async def save(self, payment_hash: bytes, digest: bytes) -> Replay | None:
+    async def save_all(self) -> None:
+        """Charge and keep whatever is still there. Raises StoreUnavailable when the ledger still can't say."""
+        for payment_hash, (hold, _, _, resource) in tuple(self._kept.items()):
+            await self.save(payment_hash, hold.digest, resource)
+
+    async def save(self, payment_hash: bytes, digest: bytes, resource: str) -> Replay | None:
         """Charge and keep the answer after all. None when there is none, or its hold was taken over meanwhile.
 
         Raises StoreUnavailable when the ledger still can't say.
@@ -116,10 +60,12 @@ class UnsavedAnswers:
         kept = self._kept.get(payment_hash)
         if kept is None or kept[0].digest != digest:
             return None
-        hold, answer, receipt = kept
+        hold, answer, receipt, _ = kept
         captured = await self._ledger.capture(hold, answer)
-        self._kept.pop(payment_hash, None)
-        return self._given.keep(payment_hash, digest, answer, receipt) if captured else None
+        first = self._kept.pop(payment_hash, None) is not None  # of those who try just now
+        if captured and first and self._observer is not None:
+            self._observer(CallCaptured(resource=resource, amount=hold.amount))
+        return self._given.keep(payment_hash, digest, answer, receipt, resource) if captured else None
 
 
 class Grant:
@@ -128,7 +74,19 @@ class Grant:
     As an async context manager it releases when it is left without having been captured.
     """
 
-    __slots__ = ("_given", "_ledger", "_most_attempts", "_running", "_settled", "_unsaved", "hold", "receipt")
+    __slots__ = (
+        "_began_s",
+        "_given",
+        "_ledger",
+        "_most_attempts",
+        "_observer",
+        "_running",
+        "_settled",
+        "_unsaved",
+        "hold",
+        "receipt",
+        "resource",
+    )
 
     def __init__(
         self,
@@ -140,16 +98,23 @@ class Grant:
         given: GivenAnswers,
         unsaved: UnsavedAnswers,
         most_attempts: int,
+        resource: str = "",
+        observer: Observer | None = None,
     ) -> None:
         self.hold = hold
         self.receipt = receipt
+        self.resource = resource
         self._ledger = ledger
         self._running = running
         self._given = given
         self._unsaved = unsaved
         self._most_attempts = most_attempts
         self._settled = False
+        self._observer = observer
+        self._began_s = perf_counter() if observer is not None else 0.0
         running.begin(hold)
+        if observer is not None:
+            observer(HoldTaken(resource=resource, amount=hold.amount, first=hold.epoch == 1))
 
     async def capture(self, answer: Answer | None) -> Wire:
         """Charge, and keep the answer, in one step; returns the parts of the answer that hold the receipt.
@@ -160,37 +125,58 @@ class Grant:
         """
         captured = False
         try:
-            captured = await self._ledger.capture(self.hold, answer)
+            if self._running.ending(self.hold):
+                with watched(self._observer, Step.CAPTURE, self.resource):
+                    captured = await self._ledger.capture(self.hold, answer)
         except StoreUnavailable:
             if answer is not None:
-                self._unsaved.keep(self.hold, answer, self.receipt)
+                self._unsaved.keep(self.hold, answer, self.receipt, self.resource)
             raise
         finally:
             if captured and answer is not None:
-                self._given.keep(self.hold.payment_hash, self.hold.digest, answer, self.receipt)
+                self._given.keep(self.hold.payment_hash, self.hold.digest, answer, self.receipt, self.resource)
             self._end(failed=not captured)
         if not captured:
             raise CallInProgress("the lease of this call ran out before it was done")
+        if self._observer is not None:
+            self._observer(CallCaptured(resource=self.resource, amount=self.hold.amount))
         return self.receipt
+
+    async def find_other_answer(self) -> Answer | None:
+        """What the call that took over this payment has answered; None as long as there is nothing.
+
+        Raises StoreUnavailable.
+        """
+        return await self._ledger.find_answer(self.hold.payment_hash)
 
     async def release(self, *, ran: bool = True) -> Payment:
         """The call failed and may be made again with the same proof. Returns the payment as it then stands.
 
         ran: False when it certainly did not run, so that it does not count as an attempt.
         """
+        self._running.ending(self.hold)
         try:
-            return await self._ledger.release(self.hold, most_attempts=self._most_attempts, ran=ran)
+            return self._released(await self._ledger.release(self.hold, most_attempts=self._most_attempts, ran=ran))
         finally:
             self._end(failed=True)
 
     async def give_up(self) -> Payment:
         """Nobody knows whether the call ran, and it must not run twice: its price becomes credit."""
+        self._running.ending(self.hold)
         try:
-            return await self._ledger.give_up(self.hold)
+            return self._released(await self._ledger.give_up(self.hold))
         finally:
             self._end(failed=True)
 
+    def _released(self, payment: Payment) -> Payment:
+        if self._observer is not None:
+            owed = payment.received.less(payment.captured) if payment.state is PaymentState.CREDIT else NOTHING
+            self._observer(CallReleased(resource=self.resource, owed=owed))
+        return payment
+
     def _end(self, *, failed: bool) -> None:
+        if self._observer is not None and not self._settled:
+            self._observer(HoldEnded(resource=self.resource, took=timedelta(seconds=perf_counter() - self._began_s)))
         self._settled = True
         self._running.end(self.hold, failed=failed)
 

@@ -2,37 +2,51 @@
 
 Rules
 1. Forgetting any of it changes no answer. Everything is bounded.
-2. Only what can't become wrong is kept: a proof with a preimage that was verified, until it runs out, and answers of
-   payments that are spent, which never change.
+2. Only what can't become wrong is kept: a proof with a preimage that was verified, until it runs out or the keys that
+   verified it change; answers of payments that are spent, and what those were spent on, which never change; and that
+   a client has no free call until an instant that the ledger named.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
+from farebox.core.client_prefix import subnet_of
 from farebox.core.exchange import Credential, Wire
-from farebox.core.payment import Answer
+from farebox.core.payment import Answer, FreeCall, FreeScope
+from farebox.core.secret import KeyRing, Keys
+from farebox.gate.events import AnswerReplayed
 from farebox.gate.terms import Replay
 
 _MOST_PROOFS: Final = 4096
+_MOST_RUN_OUT: Final = 16_384
+_EVERYONE: Final = "everyone"  # no client's prefix
 _MOST_ANSWER_BYTES: Final = 16 * 2**20
 _OVERHEAD_BYTES: Final = 1024
 
 
 class VerifiedProofs:
-    """Proofs that were verified lately, by the exact text of their Authorization header."""
+    """Proofs that were verified lately, by the exact text of their Authorization header.
 
-    def __init__(self) -> None:
+    keys: what they are verified with; all are forgotten when a key is added or revoked. None for keys that stay.
+    """
+
+    def __init__(self, keys: Keys | None = None) -> None:
         self._kept: OrderedDict[str, tuple[Credential, datetime]] = OrderedDict()
+        self._keys = keys
+        self._ring: KeyRing | None = None
 
     def __contains__(self, authorization: str) -> bool:
         return authorization in self._kept
 
     def find(self, authorization: str, now: datetime) -> Credential | None:
         """The credential, while it is good."""
+        if self._keys is not None and (ring := self._keys.ring()) is not self._ring:
+            self._kept.clear()
+            self._ring = ring
         kept = self._kept.get(authorization)
         return kept[0] if kept is not None and now < kept[1] else None
 
@@ -62,9 +76,10 @@ class GivenAnswers:
         kept = self._kept.get(payment_hash)
         return kept.replay if kept is not None and kept.digest == digest else None
 
-    def keep(self, payment_hash: bytes, digest: bytes, answer: Answer, receipt: Wire) -> Replay:
+    def keep(self, payment_hash: bytes, digest: bytes, answer: Answer, receipt: Wire, resource: str = "") -> Replay:
         """Remember it, and forget the oldest when there is too much."""
-        given = _Given(digest, Replay(answer=answer, receipt=receipt), len(answer.body) + _OVERHEAD_BYTES)
+        replay = Replay(answer=answer, receipt=receipt, replayed=AnswerReplayed(resource=resource, remembered=True))
+        given = _Given(digest, replay, len(answer.body) + _OVERHEAD_BYTES)
         if payment_hash not in self._kept:
             self._kept[payment_hash] = given
             self._bytes += given.size
@@ -78,17 +93,41 @@ class GivenAnswers:
         self._bytes = 0
 
 
-class Pace:
-    """So many in any second, counted from the first; the rest is refused."""
+class SpentProofs:
+    """Proofs that were spent, and on which request: what they can't buy any more."""
 
-    def __init__(self, *, per_second: int) -> None:
-        self._most = per_second
-        self._began: datetime | None = None
-        self._count = 0
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
 
-    def allows(self, now: datetime) -> bool:
-        """Whether one more is within the pace."""
-        if self._began is None or not self._began <= now < self._began + timedelta(seconds=1):
-            self._began, self._count = now, 0
-        self._count += 1
-        return self._count <= self._most
+    def bought_another(self, payment_hash: bytes, digest: bytes) -> bool:
+        """Whether this payment is known to be spent on another request than this."""
+        return self._kept.get(payment_hash, digest) != digest
+
+    def keep(self, payment_hash: bytes, digest: bytes) -> None:
+        """Remember it, and forget the oldest when there are too many."""
+        self._kept[payment_hash] = digest
+        if len(self._kept) > _MOST_PROOFS:
+            self._kept.popitem(last=False)
+
+
+class RunOut:
+    """Whose free calls have run out until when, so that the ledger need not be asked again and again."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, FreeCall] = OrderedDict()
+
+    def find(self, client: str, now: datetime) -> FreeCall | None:
+        """What the ledger said of this client, of its network or of everyone, while that is so."""
+        for key in (client, subnet_of(client), _EVERYONE):
+            call = None if key is None else self._kept.get(key)
+            if call is not None and now < call.resets_at:
+                return call
+        return None
+
+    def keep(self, client: str, call: FreeCall) -> None:
+        """Remember a call that was not granted, and forget the oldest when there are too many."""
+        subnet = subnet_of(client) or client
+        keys = {FreeScope.CLIENT: client, FreeScope.SUBNET: subnet, FreeScope.EVERYONE: _EVERYONE}
+        self._kept[keys[call.scope]] = call
+        if len(self._kept) > _MOST_RUN_OUT:
+            self._kept.popitem(last=False)

@@ -8,7 +8,8 @@ from farebox.core.lazy import lazily
 
 if TYPE_CHECKING:
     from farebox.http.buy import AsyncClient, Auth, Client
-    from farebox.http.paywall import Manners, Paywall
+    from farebox.http.manners import Manners
+    from farebox.http.paywall import Paywall
     from farebox.http.proxy import Proxy
     from farebox.http.sale import Sale
     from farebox.http.selling import Gate, open_gate
@@ -34,7 +35,7 @@ __getattr__ = lazily(
         "Auth": "farebox.http.buy",
         "Client": "farebox.http.buy",
         "Gate": "farebox.http.selling",
-        "Manners": "farebox.http.paywall",
+        "Manners": "farebox.http.manners",
         "Paywall": "farebox.http.paywall",
         "Proxy": "farebox.http.proxy",
         "Sale": "farebox.http.sale",

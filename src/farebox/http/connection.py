@@ -239,6 +239,7 @@ class Connection(asyncio.Protocol):
         """It is open."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not instances of it
         self.transport.set_write_buffer_limits(high=_MOST_WRITTEN)
+        self.active_at = self.loop.time()  # or it would be taken for long unused until it is used
         self._pool.add(self)
 
     def data_received(self, data: bytes) -> None:

@@ -23,7 +23,8 @@ from farebox.catalog.routes import Route
 from farebox.core.amount import Amount
 from farebox.core.errors import BodyTooLarge, CallerError, ConfigError, Unavailable
 from farebox.gate import Gate
-from farebox.http.paywall import Manners, Paywall, refuse
+from farebox.http.manners import Manners
+from farebox.http.paywall import Paywall
 from farebox.http.request import Receive, Scope, Send, raw_path
 from farebox.http.sale import SALE, Sale
 
@@ -44,7 +45,7 @@ class _Sell:
             request = self.paywall.reader.take(scope, self.body, self.route.method)
             await self.paywall.sell_request(self.route, request, scope, send)
         except (CallerError, Unavailable) as error:
-            await refuse(scope, send, error)
+            await self.paywall.refuse(scope, send, error, self.route.resource)
 
 
 class _Leave(Exception):

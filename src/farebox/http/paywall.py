@@ -12,8 +12,8 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -24,8 +24,11 @@ from farebox.core.amount import Amount
 from farebox.core.errors import CallerError, MalformedRequest, MethodUnknown, Unavailable, UpstreamFailed
 from farebox.core.exchange import Quote, Wire
 from farebox.gate import Challenged, Free, Gate, Grant, Replay, Visit
+from farebox.gate.events import CallRefused
 from farebox.http import problem
 from farebox.http.client import ClientPrefix
+from farebox.http.given import replayed_headers, without_word_to_caches
+from farebox.http.manners import Manners
 from farebox.http.recorder import BrokenOff, Recorder
 from farebox.http.request import (
     AsgiApp,
@@ -37,33 +40,19 @@ from farebox.http.request import (
     Receive,
     Scope,
     Send,
+    overrides_method,
     raw_path,
 )
 from farebox.http.sale import SALE, Sale
+from farebox.http.spool import Spools
+from farebox.http.turned_away import TurnedAway
 
 log = structlog.get_logger("farebox")
 
 Check = Callable[[Route, bytes], None]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manners:
-    """How a paywall reads requests and keeps answers.
-
-    authority: `https://host` as the public knows it; None to take it from the request.
-    most_body: bytes of a priced request's body; more is refused with 413 before an invoice is made.
-    most_answer: bytes of an answer that are kept to be given again. held_back: up to so many bytes an ordinary answer
-    is stored before its first byte leaves; a larger one flows while it is copied.
-    vary: further request headers that make it another request.
-    """
-
-    trusted_proxies: Sequence[str] = ()
-    client_header: str = "x-forwarded-for"
-    authority: str | None = None
-    most_body: int = 1024 * 1024
-    most_answer: int = 16 * 1024 * 1024
-    held_back: int = 1024 * 1024
-    vary: tuple[str, ...] = ()
+_MOST_AT_ONCE: Final = 256 * 1024
+_IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 
 class Paywall:
@@ -97,7 +86,9 @@ class Paywall:
             most_body=self._manners.most_body,
             vary=self._manners.vary,
         )
+        self._spools = Spools(self._manners.spool, most=max(self._manners.most_answer, self._manners.held_back))
         self._running: set[asyncio.Task[None]] = set()
+        self._turned_away = TurnedAway()
         self._replays: WeakKeyDictionary[Replay, RawHeaders] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,13 +99,13 @@ class Paywall:
         try:
             route = self._route(scope)
         except CallerError as error:
-            await refuse(scope, send, error)
+            await self.refuse(scope, send, error)
             return
         if route is None:
             await self._app(scope, receive, send)
             return
         if route.price is None:
-            await self._app(self._without_proof(scope), receive, send)
+            await self._give(route, scope, receive, send)
             return
         if scope["type"] == "websocket":  # nothing is sold over it, and it is no way round the price
             await send({"type": "websocket.close", "code": 1008, "reason": "sold over HTTP only"})
@@ -133,7 +124,33 @@ class Paywall:
         except (Disconnected, BrokenOff):
             return  # the server breaks a connection whose answer is not whole
         except (CallerError, Unavailable) as error:
+            await self.refuse(scope, send, error, route.resource)
+
+    async def refuse(self, scope: Scope, send: Send, error: CallerError | Unavailable, resource: str = "") -> None:
+        """Answer an error as a problem, and tell the gate's observer."""
+        self._gate.tell(CallRefused(resource=resource, reason=error.type))
+        answer = await self._turned_away.answer(error)
+        if answer is None:
             await refuse(scope, send, error)
+            return
+        headers, body = answer
+        await send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _give(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call of a route that is listed as free."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(self._without_proof(scope), receive, watched)
+        except UpstreamFailed as failure:
+            if not started:  # else the server breaks a connection whose answer is not whole
+                await self.refuse(scope, send, failure, route.resource)
 
     async def sell_request(
         self, route: Route, request: PricedRequest, scope: Scope, send: Send, receive: Receive | None = None
@@ -156,11 +173,25 @@ class Paywall:
                         raise BrokenOff from failure
                     raise
             case Grant():
+                recorder = self._recorder(decision, route, request, send, receive, head=head)
+                inner = self._inner(scope, route, request, decision)
                 # A task of its own: a caller who goes away cancels us in some servers, and must not cancel the call.
-                task = asyncio.ensure_future(self._run(decision, route, request, scope, send))
+                task = asyncio.ensure_future(recorder.run(self._app, inner, _body_then(request.body, None)))
                 self._running.add(task)
-                task.add_done_callback(self._running.discard)
-                await asyncio.shield(task)
+                task.add_done_callback(self._ended)
+                try:
+                    await asyncio.shield(task)
+                except asyncio.CancelledError:
+                    recorder.leave()
+                    raise
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A call is over; what became of it is told to its caller, who may have gone away."""
+        self._running.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None and not isinstance(error, (BrokenOff, CallerError, Unavailable)):
+                log.error("call-failed", exc_info=error)
 
     # --- before the gate ----------------------------------------------------------------------------------------------
 
@@ -185,6 +216,10 @@ class Paywall:
             route = max((each for each in (inner, route) if each), key=_dearness, default=None)
         if route is not None and route.price is not None and method in ("TRACE", "CONNECT"):
             raise MethodUnknown(allow=", ".join(sorted(self._routes.methods(path) - {ANY_METHOD})))
+        unpriced = route is None or route.price is None
+        if unpriced and overrides_method(scope) and (root or self._routes.could_mean(raw)):
+            # The app might honour it, and what it means is not free.
+            raise MalformedRequest("a method override is not honoured here; send the method itself")
         return route
 
     def _visit(self, route: Route, request: PricedRequest, scope: Scope) -> Visit:
@@ -228,12 +263,13 @@ class Paywall:
     async def _replay(self, replay: Replay, send: Send, *, head: bool) -> None:
         headers = self._replays.get(replay)
         if headers is None:
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in replay.answer.headers]
-            headers += problem.raw_headers(replay.receipt)
-            headers += [(b"payment-replayed", b"true"), (b"content-length", b"%d" % len(replay.answer.body))]
-            self._replays[replay] = headers
+            headers = self._replays[replay] = replayed_headers(replay.answer, replay.receipt)
         await send({"type": "http.response.start", "status": replay.answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if head else replay.answer.body})
+        body, at = b"" if head else replay.answer.body, 0
+        while len(body) - at > _MOST_AT_ONCE:  # so that a server that waits for its reader has not copied all of it
+            await send({"type": "http.response.body", "body": body[at : at + _MOST_AT_ONCE], "more_body": True})
+            at += _MOST_AT_ONCE
+        await send({"type": "http.response.body", "body": body[at:] if at else body})
 
     # --- behind the gate ----------------------------------------------------------------------------------------------
 
@@ -255,7 +291,12 @@ class Paywall:
             if not (name == b"authorization" and self._gate.is_proof(value.decode("latin-1")))
             # A paid answer is kept for whoever shows the proof again, and that one may not unpack what this one can.
             and not (name == b"accept-encoding" and grant is not None)
+            and not (name == _IDEMPOTENCY_KEY and grant is not None)
         ]
+        if grant is not None:
+            # One payment is one call, however often it has to be run: by this, what is behind can tell. A key of the
+            # caller's own, another one each time it asks, would have it run twice.
+            headers.append((_IDEMPOTENCY_KEY, grant.hold.payment_hash.hex().encode()))
         return {
             **scope,
             "method": request.method,
@@ -269,17 +310,19 @@ class Paywall:
             ),
         }
 
-    async def _run(self, grant: Grant, route: Route, request: PricedRequest, scope: Scope, send: Send) -> None:
-        recorder = Recorder(
+    def _recorder(
+        self, grant: Grant, route: Route, request: PricedRequest, send: Send, receive: Receive | None, *, head: bool
+    ) -> Recorder:
+        return Recorder(
             grant,
             send,
-            head=scope["method"] == "HEAD",
-            held_back=self._manners.held_back,
-            most_answer=self._manners.most_answer,
+            head=head,
             rerun=_may_rerun(route, request),
+            manners=self._manners,
+            spools=self._spools,
+            charge_for=route.charge_for,
+            gone=receive,
         )
-        inner = self._inner(scope, route, request, grant)
-        await recorder.run(self._app, inner, _body_then(request.body, None))
 
 
 def _dearness(route: Route) -> int:
@@ -318,7 +361,7 @@ class _Teller:
         if message["type"] == "http.response.start":
             self.started = True
             # Free for this caller is not free for the next one, so no cache may keep it.
-            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"cache-control"]
+            headers = without_word_to_caches(message.get("headers", []))
             headers.append((b"cache-control", b"private"))
             message = {**message, "headers": [*headers, *self._extra, *problem.exposed(headers)]}
         await self._send(message)

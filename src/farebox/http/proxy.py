@@ -3,22 +3,29 @@
 Rules
 1. Where a request goes is decided by the configuration alone; a request chooses a path and a query, never a host.
 2. Only what a whole, storable answer to exactly this request needs goes upstream: no hop-by-hop field, no range or
-   condition, no other method, nothing about the client that the client says of itself.
+   condition, no other method or path, no proof of payment, nothing about the client that the client says of itself, and
+   no name with an underscore, which some servers take for another one.
 3. What the configuration sets replaces what the client sent.
-4. A client that goes away is not listened for: the answer is read to its end, and who is in front decides.
+4. A paid call goes with the payment's hash as its Idempotency-Key, whatever the caller sends: one payment is one call,
+   however often it has to be run, and by this the upstream can tell.
+5. When the server says that the client has gone away, the upstream is left too. A paywall does not say so of a paid
+   call: who is in front decides how far its answer is read.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from farebox.core.errors import ConfigError, MalformedRequest, MethodUnknown
+from farebox.core.errors import ConfigError, MalformedRequest, MethodUnknown, UpstreamFailed
 from farebox.core.secret import Secret
 from farebox.http.connection import Reply
 from farebox.http.request import Message, Receive, Scope, Send, raw_path
+from farebox.http.sale import SALE, Sale
 from farebox.http.upstream import Upstream
 
 Field = tuple[bytes, bytes]
@@ -30,9 +37,13 @@ _HOP_BY_HOP: Final = frozenset(
 _NOT_UPSTREAM: Final = _HOP_BY_HOP | {
     *(b"host", b"content-length", b"expect"),  # written anew
     *(b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"),
-    *(b"forwarded", b"x-real-ip", b"x-http-method-override", b"x-http-method", b"x-method-override"),
+    *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
+    *(b"x-original-url", b"x-rewrite-url"),  # by which some servers are told another path than the one that was paid
+    *(b"forwarded", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip", b"fastly-client-ip"),
+    *(b"cf-connecting-ip", b"cf-connecting-ipv6", b"x-original-forwarded-for", b"x-originating-ip", b"x-remote-addr"),
 }
-_NOT_UPSTREAM_PREFIXES: Final = (b"proxy-", b"x-forwarded-")
+_NOT_UPSTREAM_PREFIXES: Final = (b"proxy-", b"x-forwarded-", b"x-payment-")
+_IDEMPOTENCY_KEY: Final = b"idempotency-key"
 _NOT_FORWARDED: Final = frozenset({"CONNECT", "TRACE"})  # a tunnel; and an echo of what the configuration sets
 _WITHOUT_BODY: Final = frozenset({204, 304})
 _MOST_VERDICTS: Final = 1000
@@ -74,6 +85,7 @@ class Proxy:
         self._host = (b"host", self._upstream.origin.authority)
         self._settings = [_read_setting(name, value) for name, value in (headers or {}).items()]
         self._ours_set = frozenset(name for name, _ in self._settings if name.startswith(b"x-forwarded-"))
+        self._sets_key = any(name == _IDEMPOTENCY_KEY for name, _ in self._settings)
         self._preserve_host = preserve_host
         self._verdicts = {name: False for name, _ in self._settings}  # whether a field goes upstream, by its name
 
@@ -104,6 +116,7 @@ class Proxy:
             message = await receive()
             body = _stream(message, receive) if message.get("more_body") else _chunk(message)
         reply = await self._upstream.send(method, self._target(scope), fields, body, length=length)
+        listener: asyncio.Task[None] | None = None
         try:
             await send({"type": "http.response.start", "status": reply.status, "headers": _answer_fields(reply)})
             more = True
@@ -111,7 +124,14 @@ class Proxy:
                 chunk = await reply.read()
                 more = not reply.ended
                 await send({"type": "http.response.body", "body": chunk, "more_body": more})
+                if more and listener is None and isinstance(body, bytes):  # else somebody else is receiving
+                    listener = asyncio.get_running_loop().create_task(_leave_with_client(receive, reply))
+        except UpstreamFailed as failure:
+            if failure.evidence.get("reason") != "abandoned":
+                raise
         finally:
+            if listener is not None:
+                listener.cancel()
             reply.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -155,6 +175,10 @@ class Proxy:
         fields.append((b"x-forwarded-proto", scope.get("scheme", "http").encode()))
         if host:
             fields.append((b"x-forwarded-host", host))
+        sale: Sale | None = scope.get(SALE)
+        if sale is not None and sale.payment_hash is not None and not self._sets_key:
+            fields = [field for field in fields if field[0] != _IDEMPOTENCY_KEY]
+            fields.append((_IDEMPOTENCY_KEY, sale.payment_hash.encode()))
         fields.append((b"host", host) if host and self._preserve_host else self._host)
         if self._ours_set:
             fields = [field for field in fields if field[0] not in self._ours_set]
@@ -166,6 +190,15 @@ class Proxy:
         if len(self._verdicts) < _MOST_VERDICTS:
             self._verdicts[name] = verdict
         return verdict
+
+
+async def _leave_with_client(receive: Receive, reply: Reply) -> None:
+    """Give the answer up when its client goes away."""
+    with suppress(OSError, RuntimeError):  # a server that can't tell
+        for _ in range(2):  # the first may be the empty body, if that was not asked for yet
+            if (await receive())["type"] == "http.disconnect":
+                reply.close()
+                return
 
 
 async def _stream(message: Message, receive: Receive) -> AsyncIterator[bytes]:

@@ -1,26 +1,36 @@
 """The recorder: takes the answer of a paid call from the app, decides with it, and passes it on.
 
-Rules
+Rules (reliability, 3.4: streams)
 1. An ordinary answer is captured, which stores it, and only then sent.
 2. A stream (by its type, its announced length or its size) flows at once and is copied; it is captured before its last
    byte leaves.
 3. What fails before a byte has left becomes a problem; what breaks afterwards breaks the connection, so that nobody
    takes a part for the whole. Either way the payment is released, or given up if the call must not run twice.
-4. The caller's going away changes nothing.
+4. The caller's going away changes nothing about an ordinary answer. A stream is then read on for so long and so many
+   bytes, and captured if that made it whole, because it can be fetched again. What would need more, or can't be kept,
+   is stopped, and has broken off like any other.
+5. What can't be kept is captured only for a caller who is there: it was given, once. What such a caller has not read
+   of it by then, which is what the sockets hold, can be lost with the connection.
+6. When another call has taken over the payment meanwhile, this answer is discarded, and the other one's given.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
 
 import structlog
 
-from farebox.core.errors import CallerError, Unavailable, UpstreamFailed
+from farebox.core.errors import CallerError, CallInProgress, Unavailable, UpstreamFailed
 from farebox.core.payment import Answer, Payment, PaymentState
 from farebox.gate import Grant
-from farebox.http import problem
+from farebox.http.given import kept_headers, paid_headers, replayed_headers, unpaid_headers, writable
+from farebox.http.manners import Manners
 from farebox.http.request import AsgiApp, Message, RawHeaders, Receive, Scope, Send
+from farebox.http.spool import Spool, Spools
 
 log = structlog.get_logger("farebox")
 
@@ -28,10 +38,7 @@ _STREAMS: Final = (
     *(b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/json-seq"),
     *(b"multipart/x-mixed-replace", b"audio/", b"video/"),
 )
-# Told anew for every delivery, or about one connection only.
-_NOT_KEPT: Final = frozenset(
-    (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date", b"cache-control", b"server")
-)
+_MOST_ODD_MESSAGES: Final = 3  # from a server that has said that the request was over
 
 
 class _Mode(Enum):
@@ -51,52 +58,97 @@ class Recorder:
     """Runs one granted call: `await Recorder(...).run(app, scope, receive)`.
 
     rerun: whether a call of unknown outcome may be run again; if not, its price becomes credit.
+    charge_for: statuses between 400 and 499 that are charged like a success.
+    gone: a receive of the server's, which says when the caller has gone away; None where that can't be told.
     Raises a CallerError or Unavailable when nothing was sent, BrokenOff when something was.
     """
 
-    def __init__(self, grant: Grant, send: Send, *, head: bool, held_back: int, most_answer: int, rerun: bool) -> None:
+    def __init__(
+        self,
+        grant: Grant,
+        send: Send,
+        *,
+        head: bool,
+        rerun: bool,
+        manners: Manners,
+        spools: Spools,
+        charge_for: Collection[int] = (),
+        gone: Receive | None = None,
+    ) -> None:
         self._grant = grant
         self._send = send
         self._head = head
-        self._held_back = held_back
-        self._most_answer = most_answer
         self._rerun = rerun
+        self._manners = manners
+        self._spools = spools
+        self._charge_for = charge_for
+        self._gone = gone
         self._mode = _Mode.WAITING
         self._status = 0
         self._headers: RawHeaders = []
         self._chunks: list[bytes] = []
+        self._spool: Spool | None = None
         self._size = 0
         self._announced: int | None = None
         self._tail = b""
         self._error: CallerError | Unavailable | None = None
+        self._limit = asyncio.timeout(None)
+        self._listener: asyncio.Task[None] | None = None
+        self._ending = self._over = False
         self._caller_gone = False
+        self._drained = 0
 
     async def run(self, app: AsgiApp, scope: Scope, receive: Receive) -> None:
         """Run the call to its end."""
-        failure: UpstreamFailed | None = None
-        unknown = False
         try:
-            await app(scope, receive, self._take)
-        except UpstreamFailed as error:
-            failure, unknown = error, error.evidence.get("sent") is True
-        except Exception:
-            log.exception("app-failed", resource=scope.get("path"))
-            failure = UpstreamFailed("the seller's service failed")
+            failure, unknown = await self._run(app, scope, receive)
+        finally:
+            self._over = True
+            if self._listener is not None:
+                self._listener.cancel()
+            if self._spool is not None:
+                self._spool.close()
         if self._error is not None:
             if self._flown:
                 raise BrokenOff from self._error
             raise self._error
         if self._mode is _Mode.ENDED:
             return
-        flown = self._flown
         if self._mode is _Mode.FAILING:
-            failure = UpstreamFailed(f"the seller's service answered {self._status}", upstream_status=self._status)
+            what = f"answered {self._status}" if self._status >= 500 else "wrote a header field that can't be sent"
+            failure = UpstreamFailed(f"the seller's service {what}", upstream_status=self._status)
             unknown = False
-        failure = failure or UpstreamFailed("the seller's service broke off its answer")
-        failure = await self._let_go(failure, unknown=unknown)
-        if flown:
+        try:
+            failure = await self._let_go(failure, unknown=unknown or self._flown)
+        except Unavailable as error:
+            if self._flown:
+                raise BrokenOff from error
+            raise
+        if self._flown:
             raise BrokenOff from failure
         raise failure
+
+    def leave(self) -> None:
+        """The caller has gone away."""
+        if self._caller_gone:
+            return
+        self._caller_gone = True
+        if self._flown:
+            self._drain()
+
+    async def _run(self, app: AsgiApp, scope: Scope, receive: Receive) -> tuple[UpstreamFailed, bool]:
+        """How it failed, unless it ended, and whether nobody knows what it did."""
+        try:
+            async with self._limit:
+                await app(scope, receive, self._take)
+        except UpstreamFailed as error:
+            return error, error.evidence.get("sent") is True
+        except Exception:
+            if self._limit.expired():
+                return UpstreamFailed("it was stopped before its answer was over", sent=True), True
+            log.exception("app-failed", resource=scope.get("path"))
+            return UpstreamFailed("the seller's service failed"), False
+        return UpstreamFailed("the seller's service broke off its answer"), False
 
     @property
     def _flown(self) -> bool:
@@ -107,16 +159,24 @@ class Recorder:
             payment = await self._grant.give_up()
         else:
             payment = await self._grant.release(ran=failure.evidence.get("sent") is not False)
-        log.warning("released", reason=str(failure), state=payment.state.value, attempt=self._grant.hold.attempt)
+        log.warning(
+            "released",
+            reason=str(failure),
+            state=payment.state.value,
+            attempt=self._grant.hold.attempt,
+            caller_gone=self._caller_gone,
+        )
         return failure.with_evidence(payment=_told(payment))
 
+    # --- what the app sends -------------------------------------------------------------------------------------------
+
     async def _take(self, message: Message) -> None:
-        if self._mode is _Mode.ENDED or self._error is not None:
+        if self._over or self._mode is _Mode.ENDED or self._error is not None:
             return
         if message["type"] == "http.response.start":
             self._start(message)
-            if self._mode is _Mode.FLOWING:
-                await self._deliver_head()
+            if self._announces_stream():
+                await self._flow()
             return
         if message["type"] != "http.response.body":
             return
@@ -125,85 +185,155 @@ class Recorder:
     def _start(self, message: Message) -> None:
         self._status = message["status"]
         self._headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
-        if self._status >= 500:
+        if self._status >= 500 or not writable(self._headers):
             self._mode = _Mode.FAILING
-        elif self._status >= 400:
+        elif self._status >= 400 and self._status not in self._charge_for:
             self._mode = _Mode.REFUSING
         else:
-            self._mode = _Mode.FLOWING if self._is_stream() else _Mode.HOLDING
+            self._mode = _Mode.HOLDING
 
-    def _is_stream(self) -> bool:
+    def _announces_stream(self) -> bool:
+        if self._mode is not _Mode.HOLDING:
+            return False
         streams = False
         for name, value in self._headers:
             if name == b"content-type" and value.lower().startswith(_STREAMS):
                 streams = True
             elif name == b"content-length" and value.isdigit():
                 self._announced = int(value)
-        return streams or (self._announced or 0) > self._held_back
+        return streams or (self._announced or 0) > self._manners.held_back
 
     async def _body(self, chunk: bytes, *, last: bool) -> None:
-        if self._mode in (_Mode.FAILING, _Mode.WAITING):
+        if self._mode is _Mode.WAITING:
             return
         self._size += len(chunk)
-        if self._mode is _Mode.FLOWING:
-            if self._size <= self._most_answer:
-                self._chunks.append(chunk)
-            if not last:
-                if self._announced is not None and self._size >= self._announced:
-                    self._tail += chunk  # holds the last byte, whatever the app says of more to come
-                else:
-                    await self._deliver({"type": "http.response.body", "body": chunk, "more_body": True})
-                return
-        else:
+        if self._spool is not None:
+            await self._flow_on(self._spool, chunk, last=last)
+        elif self._mode is not _Mode.FAILING:
             self._chunks.append(chunk)
-            if self._size > self._held_back and not last and self._mode is _Mode.HOLDING:
-                self._mode = _Mode.FLOWING
-                await self._deliver_head()
-                await self._deliver({"type": "http.response.body", "body": b"".join(self._chunks), "more_body": True})
-                return
-        if last:
+        if self._spool is None and not last and self._size > self._manners.held_back:
+            if self._mode is not _Mode.HOLDING:  # of a failure or refusal, more than anyone wants to know
+                self._mode = _Mode.FAILING
+                await self._stop()
+            chunk = b"".join(self._chunks)
+            await self._flow_on(await self._flow(), chunk, last=False)
+        if last and self._mode is not _Mode.FAILING:
             await self._end(chunk)
 
+    async def _flow(self) -> Spool:
+        """From here on it is a stream."""
+        self._mode = _Mode.FLOWING
+        self._spool = spool = self._spools.open()
+        self._chunks = []
+        if self._gone is not None:
+            self._listener = asyncio.get_running_loop().create_task(self._listen(self._gone))
+        if self._caller_gone:
+            self._drain()
+        headers = paid_headers(self._headers, self._grant.receipt)
+        await self._deliver({"type": "http.response.start", "status": self._status, "headers": headers})
+        return spool
+
+    async def _flow_on(self, spool: Spool, chunk: bytes, *, last: bool) -> None:
+        await spool.add(chunk)
+        if self._caller_gone:
+            self._drained += len(chunk)
+            if not spool.whole or (self._drained > self._manners.most_drained and not last):
+                await self._stop()
+        elif self._announced is not None and self._size >= self._announced:
+            if not last:
+                self._tail += chunk  # holds the last byte, whatever the app says of more to come
+        elif not last:
+            await self._deliver({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    # --- the decision -------------------------------------------------------------------------------------------------
+
     async def _end(self, last_chunk: bytes) -> None:
-        body = b"".join(self._chunks) if self._size <= max(self._most_answer, self._held_back) else None
+        self._ending = True
+        if self._limit.when() is not None and not self._limit.expired():
+            self._limit.reschedule(None)  # a charge that has begun is not to be cancelled
+        mode = self._mode
         try:
-            if self._mode is _Mode.REFUSING or (body is None and self._head):
-                # A HEAD has delivered nothing of an answer that is too large to be kept for its GET.
-                payment = await self._grant.release()
-                log.info("not-charged", status=self._status, payment=payment.state.value)
+            if self._spool is None:
+                await self._decide(b"".join(self._chunks))
             else:
-                kept = None if body is None else Answer(status=self._status, headers=self._kept_headers(), body=body)
-                await self._grant.capture(kept)
-                log.info("paid", amount_msat=self._grant.hold.amount.msat, status=self._status, bytes=self._size)
+                async with self._spool.read() as body:
+                    if body is None and self._caller_gone:
+                        return  # nobody would ever have it, so it has broken off
+                    await self._decide(body)
+        except CallInProgress as error:
+            if mode is _Mode.FLOWING or not await self._give_the_other():
+                self._error = self._error or error
+            return
         except (CallerError, Unavailable) as error:
             self._error = error
             return
-        mode, self._mode = self._mode, _Mode.ENDED
+        self._mode = _Mode.ENDED
         if mode is _Mode.FLOWING:
             await self._deliver({"type": "http.response.body", "body": self._tail + last_chunk})
             return
+        body = b"".join(self._chunks)
         headers = [(name, value) for name, value in self._headers if name != b"content-length"]
-        headers = self._paid_headers(headers) if mode is _Mode.HOLDING else _unpaid_headers(headers)
-        headers.append((b"content-length", b"%d" % self._size))
-        await self._deliver({"type": "http.response.start", "status": self._status, "headers": headers})
-        await self._deliver({"type": "http.response.body", "body": b"".join(self._chunks)})
+        headers = paid_headers(headers, self._grant.receipt) if mode is _Mode.HOLDING else unpaid_headers(headers)
+        await self._deliver_whole(self._status, [*headers, (b"content-length", b"%d" % len(body))], body)
 
-    def _kept_headers(self) -> tuple[tuple[str, str], ...]:
-        kept = [(name, value) for name, value in self._headers if name not in _NOT_KEPT]
-        kept.append((b"cache-control", b"private"))
-        kept += problem.exposed(kept)
-        return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in kept)
-
-    def _paid_headers(self, headers: RawHeaders) -> RawHeaders:
-        """The answer's own headers and the receipt; private, so that no cache gives it to another caller."""
-        kept = [(name, value) for name, value in headers if name not in (b"cache-control", b"connection")]
-        kept.append((b"cache-control", b"private"))
-        return [*kept, *problem.exposed(kept), *problem.raw_headers(self._grant.receipt)]
-
-    async def _deliver_head(self) -> None:
-        await self._deliver(
-            {"type": "http.response.start", "status": self._status, "headers": self._paid_headers(self._headers)}
+    async def _decide(self, body: bytes | None) -> None:
+        if self._mode is _Mode.REFUSING or (body is None and self._head):
+            # A HEAD has delivered nothing of an answer that is too large to be kept for its GET.
+            payment = await self._grant.release()
+            log.info("not-charged", status=self._status, payment=payment.state.value)
+            return
+        kept = None if body is None else Answer(status=self._status, headers=kept_headers(self._headers), body=body)
+        await self._grant.capture(kept)
+        log.info(
+            "paid",
+            amount_msat=self._grant.hold.amount.msat,
+            status=self._status,
+            bytes=self._size,
+            caller_gone=self._caller_gone,
         )
+
+    async def _give_the_other(self) -> bool:
+        """Give the answer of the call that took over; False when there is none yet."""
+        try:
+            answer = await self._grant.find_other_answer()
+        except Unavailable as error:
+            self._error = error
+            return False
+        if answer is None:
+            return False
+        self._mode = _Mode.ENDED
+        await self._deliver_whole(answer.status, replayed_headers(answer, self._grant.receipt), answer.body)
+        return True
+
+    # --- a caller who goes away ---------------------------------------------------------------------------------------
+
+    async def _listen(self, gone: Receive) -> None:
+        with suppress(OSError, RuntimeError):  # a server that can't tell
+            for _ in range(_MOST_ODD_MESSAGES):
+                if (await gone())["type"] == "http.disconnect":
+                    self.leave()
+                    return
+
+    def _drain(self) -> None:
+        if not self._ending:
+            within = self._manners.drain_within.total_seconds()
+            self._stop_at(asyncio.get_running_loop().time() + within)
+
+    def _stop_at(self, when: float) -> None:
+        with suppress(RuntimeError):  # it is over, or being stopped
+            self._limit.reschedule(when)
+
+    async def _stop(self) -> None:
+        """End the app, in whose send this is."""
+        loop = asyncio.get_running_loop()
+        self._stop_at(loop.time())
+        await loop.create_future()
+
+    # --- what the caller gets -----------------------------------------------------------------------------------------
+
+    async def _deliver_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
+        await self._deliver({"type": "http.response.body", "body": body})
 
     async def _deliver(self, message: Message) -> None:
         if self._caller_gone:
@@ -211,15 +341,10 @@ class Recorder:
         if self._head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         try:
-            await self._send(message)
-        except OSError:  # the server's word for a caller who went away
-            self._caller_gone = True
-
-
-def _unpaid_headers(headers: RawHeaders) -> RawHeaders:
-    """Those of an answer that refuses the call: nobody's for long, and readable by a page of any origin."""
-    kept = [(name, value) for name, value in headers if name not in (b"cache-control", b"connection")]
-    return [*kept, (b"cache-control", b"no-store"), (b"payment-kept", b"true"), *problem.exposed(kept)]
+            async with asyncio.timeout(self._manners.reading_within.total_seconds()):
+                await self._send(message)
+        except OSError:  # the server's word for a caller who went away, and ours for one who has stopped reading
+            self.leave()
 
 
 def _told(payment: Payment) -> str:

@@ -69,6 +69,9 @@ class PricedRequest(NamedTuple):
     authorization: str | None
     forced: bool
 
+    def __repr__(self) -> str:
+        return f"PricedRequest(method={self.method!r}, digest={self.digest.hex()})"  # the rest is the caller's
+
     @property
     def wire(self) -> Wire:
         """What dialects read a proof from, and nothing else."""
@@ -267,6 +270,11 @@ def _members(text: str) -> Iterable[tuple[str, Json, int, int]]:
             return
         comma, at = following, behind
     raise ValueError("too many members")  # to look at each of them for a proof that nobody puts behind so many
+
+
+def overrides_method(scope: Scope) -> bool:
+    """Whether a request says that it means another method than its own."""
+    return any(name.lower() in _OVERRIDES for name, _ in scope["headers"]) or b"_method=" in scope["query_string"]
 
 
 def raw_path(scope: Scope) -> bytes:

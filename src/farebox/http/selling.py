@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from farebox import gate as front_room
 from farebox.core.amount import Amount
 from farebox.core.ports import Clock, Conversation, Ledger, Receiver
-from farebox.core.secret import KeyRing
+from farebox.core.secret import KeyRing, Keys
 from farebox.dialects import L402, PaymentAuth, PaymentHash
 from farebox.http.converse import aconverse
 from farebox.lightning import open_receiver
@@ -75,24 +75,30 @@ def open_gate(
     *,
     receiver: str | Receiver = "sandbox:",
     store: str | Ledger = "sqlite::memory:",
-    keys: Sequence[bytes] | KeyRing | None = None,
+    keys: Sequence[bytes] | Keys | None = None,
     terms: front_room.Terms | None = None,
     realm: str = "farebox",
-    clock: Clock = now,
+    clock: Clock | None = None,
+    observer: front_room.Observer | None = None,
 ) -> Gate:
     """A gate, ready to admit.
 
-    receiver: a node's URL, or the node itself; `sandbox:` moves no real money. store: `sqlite:///path`, or
-    `sqlite::memory:` for one that forgets. keys: master keys of at least 32 random bytes, oldest first; without any,
-    one is made up that lives as long as the gate, so that no token outlives it.
+    receiver: a node's URL, or the node itself; `sandbox:` moves no real money. store: `sqlite:///path`,
+    `postgresql://…`, or `sqlite::memory:` for one that forgets. clock: None for the store's own, by which all gates
+    that share it go, whatever their machines' say. keys: master keys of at least 32 random bytes, oldest first; without
+    any, one is made up that lives as long as the gate, so that no token outlives it. observer: is told what happens.
     Raises ConfigError, WalletError.
     """
-    ring = keys if isinstance(keys, KeyRing) else KeyRing(keys) if keys else KeyRing.generate()
+    ring: Keys = KeyRing.generate() if not keys else KeyRing(keys) if isinstance(keys, Sequence) else keys
+    kept = (terms or front_room.Terms()).keep_answers
+    ledger = open_ledger(store, clock, keep_answers=kept, keys=ring) if isinstance(store, str) else store
     return Gate(
-        ledger=open_ledger(store, clock) if isinstance(store, str) else store,
+        ledger=ledger,
         receiver=open_receiver(receiver) if isinstance(receiver, str) else receiver,
         dialects=(L402(ring), PaymentAuth(ring, realm=realm), PaymentHash()),
         converse=Talk(),
-        clock=clock,
+        clock=ledger.now if clock is None else clock,
         terms=terms,
+        observer=observer,
+        keys=ring,
     )

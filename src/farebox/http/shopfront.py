@@ -15,7 +15,8 @@ from farebox.core.errors import CallerError, MethodUnknown, RouteUnknown
 from farebox.gate import Gate
 from farebox.http import problem
 from farebox.http.documents import Documents
-from farebox.http.paywall import Manners, Paywall, refuse
+from farebox.http.manners import Manners
+from farebox.http.paywall import Paywall, refuse
 from farebox.http.request import AsgiApp, Receive, Scope, Send, raw_path, read_body
 
 

@@ -1,7 +1,8 @@
 """Upstream: the seller's own HTTP/1.1 service, asked over a pool of connections.
 
 Rules
-1. `UpstreamFailed` says `sent=False` only when the service certainly never saw the request: there was no connection.
+1. `UpstreamFailed` says `sent=False` only when the service certainly never saw the request: there was no connection, or
+   it was closed before anything was written.
 2. A request is sent a second time only when a pooled connection closed before the first byte of the answer, the method
    is idempotent (RFC 9110, 9.2.2) and the body is not a stream; once, and on a new connection.
 3. Because any other request can't be sent again, it rides only on a new connection or on one in use a second ago.
@@ -233,6 +234,9 @@ class _Pool:
             self._give_slot()
             connection.transport.abort()
             raise _unsent("closing", "farebox is closing")
+        if connection.transport.is_closing():  # before this got its turn; nobody would be told of it any more
+            self._give_slot()
+            raise _unsent("closed", "it closed the connection at once")
         return connection
 
     async def _connect(self) -> Connection:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final, Self
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -34,11 +34,16 @@ from farebox.core.ports import (
     Unresolved,
 )
 from farebox.core.secret import Secret
-from farebox.lightning.reply import Told, hash_of, msats, preimage_of, read_object, sats, text
+from farebox.core.settlement import Settlement, Settlements
+from farebox.lightning.reply import Told, count, hash_of, msats, preimage_of, read_list, read_object, sats, text
 
 _FORM: Final = "phoenixd+http://:PASSWORD@HOST:PORT"
 _MOST_DESCRIPTION_UNITS: Final = 128  # phoenixd counts UTF-16 units
 _MOST_REASON: Final = 200
+_PAGE: Final = 300  # of 2 KB at most, of which a reply may have 1 MiB
+_READ_AGAIN: Final = timedelta(seconds=10)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _ANSWER_WITHIN: Final = timedelta(seconds=10)
 _PAY_WITHIN: Final = timedelta(seconds=90)  # phoenixd answers when the payment has ended, however long that takes
 _NETWORKS: Final = MappingProxyType(
@@ -51,7 +56,7 @@ _NETWORKS: Final = MappingProxyType(
         "regtest": Network.REGTEST,
     }
 )
-_OK, _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND = 200, 400, 401, 404
+_OK, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 400, 401, 403, 404
 _FORBIDDEN_TO_PAY: Final = "phoenixd refuses the password; to pay it has to be the `http-password` of its phoenix.conf"
 _NO_PROOF: Final = "phoenixd says that it paid and does not prove it"
 
@@ -160,6 +165,53 @@ class Phoenixd:
             return InvoiceStatus(state=InvoiceState.PAID, received=received)
         expired = told.get("isExpired") is True
         return InvoiceStatus(state=InvoiceState.CANCELLED if expired else InvoiceState.OPEN)
+
+    def spends(self) -> Conversation[bool | None]:
+        """Whether the password is the one that pays; None when phoenixd does not say.
+
+        It is asked to pay no invoice at all: the limited-access password is refused (401) before that is noticed, and
+        the other is told that the invoice is missing (400).
+        """
+        reply = yield self._call("POST", "/payinvoice")
+        if reply.status == _BAD_REQUEST:
+            return True
+        return False if reply.status in (_UNAUTHORIZED, _FORBIDDEN) else None
+
+    def settlements(self, cursor: str, *, wait: timedelta) -> Conversation[Settlements]:
+        """What was paid since the instant that the cursor is, and a little before; phoenixd answers at once.
+
+        phoenixd notes when a payment came before it notes the payment, so the last seconds are read again each time.
+        It lists the newest first, and lists nothing for what is not Lightning, so a page may be shorter than asked for:
+        the end is where a page is empty. What comes in meanwhile moves others to a later page, and none to an earlier
+        one. Raises NodeUnavailable.
+        """
+        since_ms = int(cursor) if cursor.isdecimal() else 0
+        newest_ms, settled, page = since_ms, dict[bytes, Settlement](), 0
+        while True:
+            asked = urlencode(
+                {
+                    "from": max(0, since_ms - _READ_AGAIN // _MILLISECOND),
+                    "limit": _PAGE,
+                    "offset": page * _PAGE,
+                }
+            )
+            reply = yield self._call("GET", f"/payments/incoming?{asked}")
+            listed = read_list(reply.body) if reply.status == _OK else None
+            if listed is None:
+                raise NodeUnavailable(_complaint(reply))
+            for told in listed:
+                payment_hash, received = hash_of(told, "paymentHash"), sats(told, "receivedSat")
+                if payment_hash is not None and received is not None and told.get("isPaid") is True:
+                    settled[payment_hash] = Settlement(payment_hash=payment_hash, received=received)
+                    newest_ms = max(newest_ms, count(told, "completedAt") or 0)
+            if not listed:
+                return Settlements(settled=tuple(settled.values()), cursor=str(newest_ms))
+            page += 1
+
+    def cursor_at(self, at: datetime) -> Conversation[str]:
+        """The instant itself, in milliseconds since 1970: by it phoenixd lists what was paid."""
+        yield from ()
+        return str(max(0, (at - _EPOCH) // _MILLISECOND))
 
     # --- paying -------------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,11 @@ Rules
 1. Paths, form fields, members, units and texts are those of phoenixd (https://phoenix.acinq.co/server/api). A payment
    that failed is 200 with a `reason`, and so is one that was made before; an unpaid invoice shows its preimage.
 2. The password says which node is asked. The seller's is as phoenixd's `http-password-limited-access`: it can't pay.
+   A second one of the seller's can, for refunds; a shop does not have it.
 3. Where the sandbox has lost a reply, or its node can't be reached, the connection breaks without an answer. So it does
    for a payment that stays in flight, for which phoenixd would keep the caller waiting.
-4. Not there: offers, Lightning addresses, on-chain money, lists, the websocket, and invoices without an amount.
+4. Not there: offers, Lightning addresses, on-chain money, lists of what is not paid, the websocket, and invoices
+   without an amount.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import hmac
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
@@ -41,10 +44,25 @@ Form = Mapping[str, str]
 _MOST_BODY_BYTES: Final = 65_536
 _MOST_DESCRIPTION_UNITS: Final = 128
 _DEFAULT_EXPIRY_S: Final = 7 * 24 * 3600
+_DEFAULT_LIMIT: Final = 20
+_LATEST_MS: Final = 2**62
+# What phoenixd keeps for its full-access password; but for the first, the sandbox has none of it.
+_SPENDING: Final = frozenset(
+    (
+        *("payinvoice", "payoffer", "paylnaddress", "lnurlpay", "lnurlauth"),
+        *("sendtoaddress", "bumpfee", "closechannel"),
+    )
+)
 _VERSION: Final = "0.6.0-sandbox"
 _UNAUTHENTICATED: Final = "Invalid authentication (use basic auth with the http password set in phoenix.conf)"
 _ALREADY_PAID: Final = "this invoice has already been paid"
 _ALREADY_IN_PROGRESS: Final = "another payment is in progress for that invoice"
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    node: SandboxNode
+    may_pay: bool
 
 
 class ReplyLost(ConnectionAbortedError):
@@ -61,18 +79,24 @@ class _Refusal(Exception):
 
 
 def phoenixd_api(sandbox: Sandbox, passwords: Mapping[str, str]) -> App:
-    """An ASGI application that speaks as phoenixd does; passwords: whose node each one opens, `seller` or `buyer`.
+    """An ASGI application that speaks as phoenixd does.
+
+    passwords: whose node each one opens, `seller`, which can't pay then, `buyer`, or `refunds`: the seller's, to pay.
 
     The application raises ReplyLost, after having broken the connection, where the script says so.
     """
-    nodes = {node.role: node for node in (sandbox.seller, sandbox.buyer)}
-    opened = {password.encode(): nodes[role] for password, role in passwords.items()}
+    accesses = {
+        "seller": _Access(sandbox.seller, may_pay=False),
+        "buyer": _Access(sandbox.buyer, may_pay=True),
+        "refunds": _Access(sandbox.seller, may_pay=True),
+    }
+    opened = {password.encode(): accesses[role] for password, role in passwords.items()}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         try:
-            answer = await _answer(_authenticate(scope, opened), sandbox.buyer, scope, receive)
+            answer = await _answer(_authenticate(scope, opened), scope, receive)
         except _Refusal as refusal:
             await _send(send, refusal.status, b"text/plain; charset=UTF-8", refusal.text.encode())
         except ReplyLost:
@@ -84,33 +108,36 @@ def phoenixd_api(sandbox: Sandbox, passwords: Mapping[str, str]) -> App:
     return app
 
 
-def _authenticate(scope: Scope, opened: Mapping[bytes, SandboxNode]) -> SandboxNode:
+def _authenticate(scope: Scope, opened: Mapping[bytes, _Access]) -> _Access:
     """HTTP Basic with any user name."""
     scheme, _, words = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
     try:
         _, _, password = base64.b64decode(words, validate=True).partition(b":")
     except binascii.Error:
         password = b""
-    for known, node in opened.items():
+    for known, access in opened.items():
         if scheme.lower() == b"basic" and hmac.compare_digest(known, password):
-            return node
+            return access
     raise _Refusal(401, _UNAUTHENTICATED)
 
 
-async def _answer(node: SandboxNode, payer: SandboxNode, scope: Scope, receive: Receive) -> Json:
+async def _answer(access: _Access, scope: Scope, receive: Receive) -> Json:
+    node = access.node
     if not node.reachable:
         raise ReplyLost
     name, argument = str(scope["path"]).strip("/"), ""
-    if name.startswith("payments/"):
+    if name.count("/") > 1:  # payments/incoming is a list, payments/incoming/<hash> one of it
         name, _, argument = name.rpartition("/")
-    if name == "payinvoice" and node is not payer:
+        name += "/"
+    if name in _SPENDING and not access.may_pay:
         raise _Refusal(401, _UNAUTHENTICATED)
     if name not in _ENDPOINTS:
         raise _Refusal(404, "Unknown endpoint (check api doc)")
     method, endpoint = _ENDPOINTS[name]
     if scope["method"] != method:
         raise _Refusal(405, "Invalid http method (use the correct GET/POST)")
-    form = await _read_form(receive) if method == "POST" else {"paymentHash": argument}
+    query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+    form = await _read_form(receive) if method == "POST" else {**query, "paymentHash": argument}
     if endpoint is _pay_invoice:  # in a thread, for the disk is waited for, and a shop may live in the same event loop
         return await asyncio.to_thread(endpoint, node, form)
     return endpoint(node, form)
@@ -223,6 +250,19 @@ def _incoming(node: SandboxNode, form: Form) -> Json:
     )
 
 
+def _list_incoming(node: SandboxNode, form: Form) -> Json:
+    """What was paid between `from` and `to`, the newest first."""
+    if form.get("externalId"):
+        return []
+    newest = node.newest_paid(
+        from_ms=_optional(form, "from", 0),
+        to_ms=_optional(form, "to", _LATEST_MS),
+        most=_optional(form, "limit", _DEFAULT_LIMIT),
+        offset=_optional(form, "offset", 0),
+    )
+    return [_incoming(node, {"paymentHash": payment_hash.hex()}) for payment_hash in newest]
+
+
 def _outgoing_by_hash(node: SandboxNode, form: Form) -> Json:
     transfer = node.find_transfer(_hash(form, "paymentHash"))
     if transfer is None:
@@ -251,8 +291,9 @@ _ENDPOINTS: Final[Mapping[str, tuple[str, Callable[[SandboxNode, Form], Json]]]]
         "getbalance": ("GET", _get_balance),
         "getinfo": ("GET", _get_info),
         "payinvoice": ("POST", _pay_invoice),
-        "payments/incoming": ("GET", _incoming),
-        "payments/outgoingbyhash": ("GET", _outgoing_by_hash),
+        "payments/incoming": ("GET", _list_incoming),
+        "payments/incoming/": ("GET", _incoming),
+        "payments/outgoingbyhash/": ("GET", _outgoing_by_hash),
     }
 )
 
@@ -280,6 +321,10 @@ def _integer(form: Form, name: str) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
         raise _Refusal(400, f"Request parameter {name} couldn't be parsed/converted to integer")
     return int(digits)
+
+
+def _optional(form: Form, name: str, otherwise: int) -> int:
+    return _integer(form, name) if name in form else otherwise
 
 
 def _hash(form: Form, name: str) -> bytes:

@@ -23,6 +23,17 @@ def read_object(body: bytes) -> Told | None:
     return value if isinstance(value, dict) else None
 
 
+def read_list(body: bytes) -> list[Told] | None:
+    """The objects of a JSON array; None when it is none, or holds something else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        return None
+    return value
+
+
 def text(told: Told, name: str) -> str | None:
     """A text that is not empty."""
     value = told.get(name)

@@ -62,8 +62,11 @@ class Engine(Protocol):
         about: what it moves, such as a payment hash. tells: wake up whoever waits for that, in any process.
         """
 
-    async def read(self, work: Work[T]) -> T:
-        """What the operation returns; it sees one state of the database and must not change it."""
+    async def read(self, work: Work[T], *, thorough: bool = False) -> T:
+        """What the operation returns; it sees one state of the database and must not change it.
+
+        thorough: it looks through whole tables, so it may take long, and nobody else's reading should wait for it.
+        """
 
     async def changed(self, about: bytes, *, within: timedelta) -> None:
         """Returns when something was told about this, or may have been, at the latest after so long."""

@@ -7,7 +7,10 @@ Rules
 3. When an operation raises, the batch is undone and each of its operations is run again by itself, so that only the one
    that can't be done fails.
 4. When the commit itself fails, the batch is undone and nobody is told that it was done.
-5. Closing runs what was asked for before, then lets go of the connection. Nothing is accepted afterwards.
+5. What passes by itself, such as a lost connection, is the database's to say: the batch is run again, commit and all,
+   which is right because an operation finds out what it did before (farebox.stores.names). Nobody is asked to wait for
+   long: when the database says that it is away, the whole batch fails at once.
+6. Closing runs what was asked for before, then lets go of the connection. Nothing is accepted afterwards.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
@@ -33,10 +37,19 @@ _MOST_IN_A_PIECE: Final = 64  # a piece is not cut up, so the last one may make 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An operation that somebody waits for, and what it is about."""
+    """An operation that somebody waits for, what it is about, and whether that is told to other processes."""
 
     work: Work[Any]  # of what the operation returns; Any because one queue carries operations of every type
     about: bytes
+    tells: bool = False
+
+
+class Remedy(Enum):
+    """What to do about an error."""
+
+    APART = auto()  # it is an operation's: run each by itself
+    AGAIN = auto()  # it passed: run the batch again
+    NONE = auto()  # the database is away
 
 
 class TransactionalConnection(Protocol):
@@ -56,6 +69,9 @@ class TransactionalConnection(Protocol):
 
     def close(self) -> object:
         """Let go of the database."""
+
+    def remedy(self, error: Exception, tries: int) -> Remedy:
+        """What to do about an error of a batch that was tried so often; may wait, and connect again."""
 
     def translate(self, error: Exception) -> Exception:
         """A new StoreUnavailable for an error of the database; any other error as it is."""
@@ -82,7 +98,7 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    async def run(self, work: Work[T], *, about: bytes = b"") -> T:
+    async def run(self, work: Work[T], *, about: bytes = b"", tells: bool = False) -> T:
         """What the operation returns, once it is committed; whatever it raises, with nothing done.
 
         Raises StoreUnavailable. When the caller is cancelled meanwhile, the operation is done all the same.
@@ -96,7 +112,7 @@ class GroupCommit:
             if asked is None:
                 asked = self._asked[loop] = []
                 loop.call_soon(self._hand_over, loop)
-            asked.append(_Job(loop, future, Asked(work, about)))
+            asked.append(_Job(loop, future, Asked(work, about, tells)))
         return await future
 
     async def close(self) -> None:
@@ -137,28 +153,33 @@ class GroupCommit:
         self._connection.close()
 
     def _run_together(self, batch: Sequence[_Job]) -> None:
-        connection = self._connection
-        try:
-            connection.begin()
-        except Exception as error:  # noqa: BLE001 - this thread must outlive it; whoever waits is told
-            self._fail(batch, error)
-            return
-        try:
-            for job, result in zip(batch, connection.perform([job.asked for job in batch]), strict=True):
-                job.result = result
-        except Exception as error:  # noqa: BLE001 - an operation may raise anything; whoever waits for it is told
-            self._undo()
-            if len(batch) == 1:
-                self._fail(batch, error)
-                return
+        tries, remedy = 1, self._try(batch, 1)
+        while remedy is Remedy.AGAIN:
+            tries += 1
+            remedy = self._try(batch, tries)
+        if remedy is Remedy.APART:
             for job in batch:
                 self._run_together([job])
-            return
+
+    def _try(self, batch: Sequence[_Job], tries: int) -> Remedy:
+        """Run a batch once; what remains to be done about it, which is nothing when it is done or has failed."""
+        connection, performing = self._connection, False
         try:
+            connection.begin()
+            performing = True
+            results = connection.perform([job.asked for job in batch])
+            performing = False
             connection.commit()
-        except Exception as error:  # noqa: BLE001 - this thread must outlive it; whoever waits is told
+        except Exception as error:  # noqa: BLE001 - an operation may raise anything, and this thread must outlive it
             self._undo()
+            remedy = connection.remedy(error, tries)
+            if remedy is Remedy.AGAIN or (remedy is Remedy.APART and performing and len(batch) > 1):
+                return remedy
             self._fail(batch, error)
+            return Remedy.NONE
+        for job, result in zip(batch, results, strict=True):
+            job.result = result
+        return Remedy.NONE
 
     def _fail(self, batch: Sequence[_Job], error: Exception) -> None:
         for job in batch:

@@ -10,55 +10,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from farebox.core.amount import Amount
-from farebox.core.errors import ConfigError
-from farebox.core.payment import DRAW_MOVES, PAYMENT_MOVES, Answer, Balance, FreeCall, Hold, Payment
+from farebox.core.client_prefix import subnet_of
+from farebox.core.errors import SealBroken
+from farebox.core.payment import Answer, Balance, FreeCall, Hold, Payment
 from farebox.core.ports import Clock
+from farebox.core.secret import Keys
 from farebox.stores import moves
-from farebox.stores.engine import Engine, Operation, edges, rows_of, span_in_ms, utc_now
-from farebox.stores.free_calls import take_free_call
-from farebox.stores.names import Names
-from farebox.stores.rows import answer_of, payment_of
-from farebox.stores.sqlite import SqliteEngine
+from farebox.stores.engine import Engine, Operation, rows_of, span_in_ms
+from farebox.stores.free_calls import FreeLimits, take_free_call
+from farebox.stores.names import Names, capturing, claiming
+from farebox.stores.places import open_engine
+from farebox.stores.refunds import RefundStore
+from farebox.stores.rows import answer_of, payment_of, row_of_answer
+from farebox.stores.settlements import SettlementStore
 from farebox.stores.statements import statements
+
+if TYPE_CHECKING:
+    from farebox.stores.sealing import Sealer
+
+log = structlog.get_logger("farebox")
 
 SQL: Final = statements("ledger")
 
 KEEP_ANSWERS: Final = timedelta(days=1)
-_MEMORY: Final = ":memory:"
+MOST_AT_ONCE: Final = 500
 _HOUSEKEEPING: Final = b"housekeeping"
 
 
-def open_ledger(url: str, clock: Clock | None = None, *, keep_answers: timedelta = KEEP_ANSWERS) -> SqlLedger:
+def open_ledger(
+    url: str, clock: Clock | None = None, *, keep_answers: timedelta = KEEP_ANSWERS, keys: Keys | None = None
+) -> SqlLedger:
     """The ledger at a URL, made and migrated as needed.
 
-    `sqlite:///shop.db` is relative, `sqlite:////var/lib/shop.db` absolute, `sqlite::memory:` is gone when closed.
+    `sqlite:///shop.db` is relative, `sqlite:////var/lib/shop.db` absolute, `sqlite::memory:` is gone when closed;
+    `postgresql://user:password@host:port/database` is shared by any number of gateways on any machines.
     clock: None for that of the machine the database is on. keep_answers: how long an answer is kept to be given again.
-    Raises ConfigError, in one line, for any other URL, a place that can't be written to, and a file that is not a
-    ledger or is newer than this farebox; StoreUnavailable when other processes keep the file locked.
+    keys: what answers are sealed with, so that the database alone does not tell them; without any they are kept as they
+    are, and sealed ones can't be given again.
+    Raises ConfigError, in one line, for any other URL, a place that can't be written to, and a place that is not a
+    ledger or of a farebox newer than this one can live with; StoreUnavailable when other processes keep a file locked,
+    and when a server does not answer.
     """
-    scheme, _, rest = url.partition(":")
-    if scheme != "sqlite":
-        raise ConfigError("a ledger is kept at a URL; for a file write sqlite:/// in front of its path")
-    if rest == _MEMORY:
-        path = None
-    elif rest.startswith("///") and len(rest) > len("///"):
-        path = Path(rest.removeprefix("///")).expanduser()
-    else:
-        raise ConfigError("A ledger in SQLite is sqlite:///relative/path, sqlite:////absolute/path or sqlite::memory:.")
-    machines = {"payment_moves": edges(PAYMENT_MOVES), "draw_moves": edges(DRAW_MOVES)}
-    engine = SqliteEngine(path, room="ledger", moves=machines, clock=clock or utc_now)
-    return SqlLedger(engine, keep_answers=keep_answers)
+    engine = open_engine(url, clock)
+    if keys is None:
+        return SqlLedger(engine, keep_answers=keep_answers)
+    from farebox.stores.sealing import Sealer
+
+    return SqlLedger(engine, keep_answers=keep_answers, sealer=Sealer(keys))
 
 
-class SqlLedger:
+class SqlLedger(SettlementStore, RefundStore):
     """A core.ports.Ledger on an engine; see there for what each method promises."""
 
-    def __init__(self, engine: Engine, *, keep_answers: timedelta) -> None:
+    def __init__(self, engine: Engine, *, keep_answers: timedelta, sealer: Sealer | None = None) -> None:
         self.engine = engine
+        self._sealer = sealer
         self._keep_answers = keep_answers
         self._names = Names()
 
@@ -68,9 +79,30 @@ class SqlLedger:
 
     # --- opening and looking ------------------------------------------------------------------------------------------
 
-    async def open_payment(self, payment: Payment) -> None:
-        """Remember a new invoice; durable before the 402 leaves."""
-        await self.engine.write(lambda _: moves.open_payment(payment), about=payment.payment_hash)
+    async def open_payment(
+        self, payment: Payment, *, most_unpaid: int | None = None, most_unpaid_of_subnet: int | None = None
+    ) -> bool:
+        """Remember a new invoice; durable before the 402 leaves.
+
+        False, with nothing done, when its client has as many unpaid ones already, or the /48 around it.
+        """
+        return await self.engine.write(
+            lambda now_ms: moves.open_payment(payment, most_unpaid, most_unpaid_of_subnet, now_ms),
+            about=payment.client.encode(),
+        )
+
+    async def count_unpaid(self) -> int:
+        """How many invoices are unpaid and not called expired yet; a quick look."""
+        [(count,)] = await self.engine.read(lambda _: rows_of(SQL["count_unpaid"], {}))
+        return int(count)
+
+    async def count_unpaid_of(self, client: str) -> tuple[int, int]:
+        """How many invoices can still be paid, of one client and of the /48 around it."""
+        asked = {"client": client, "subnet": subnet_of(client), "payment_hash": b""}
+        [(of_client, of_subnet)] = await self.engine.read(
+            lambda now_ms: rows_of(SQL["count_unpaid_of"], {**asked, "now_ms": now_ms})
+        )
+        return int(of_client), int(of_subnet)
 
     async def reusable_payment(self, *, client: str, digest: bytes, price: Amount) -> Payment | None:
         """This caller's own unpaid invoice for the same request and price, with more than half its time left."""
@@ -89,7 +121,11 @@ class SqlLedger:
         rows = await self.engine.read(
             lambda now_ms: rows_of(SQL["find_answer"], {**asked, "before_ms": now_ms - kept_ms})
         )
-        return answer_of(rows[0]) if rows else None
+        try:
+            return answer_of(rows[0], payment_hash, self._sealer) if rows else None
+        except SealBroken:
+            log.critical("kept-answer-changed")  # somebody else has written to the ledger
+            return None
 
     async def changed(self, payment_hash: bytes, *, within: timedelta) -> None:
         """Returns when the call that holds this payment may have ended, at the latest after so long."""
@@ -110,15 +146,17 @@ class SqlLedger:
         lease: timedelta,
         most_attempts: int,
         rerun: bool = True,
+        name: bytes | None = None,
     ) -> Hold | Payment | None:
         """Claim the price of one call with one conditional statement; the row as it stands where that was not won.
 
         A payment whose last attempt lapsed without a word is moved to CREDIT, so that it can't hang.
+        name: of a caller that remembers itself under which one it asked in doubt (`stores.names`).
         """
-        with self._names.name(payment_hash) as name:
+        with self._names.name(claiming(payment_hash), name) as own:
             claim = moves.Claim(
                 payment_hash=payment_hash,
-                name=name,
+                name=own,
                 digest=digest,
                 proven=proven,
                 lease=lease,
@@ -131,14 +169,16 @@ class SqlLedger:
         """Extend the lease; False when the hold is no longer ours."""
         return await self.engine.write(lambda now_ms: moves.renew(hold, lease, now_ms), about=hold.payment_hash)
 
-    async def capture(self, hold: Hold, answer: Answer | None) -> bool:
+    async def capture(self, hold: Hold, answer: Answer | None, *, name: bytes | None = None) -> bool:
         """The charge and the decision to answer in one step: keep the answer, draw the amount.
 
         False, with nothing done, when the hold is no longer ours. `None` for an answer too large to be kept.
+        name: as for `hold`.
         """
-        with self._names.name(b"%b capture %d" % (hold.payment_hash, hold.epoch)) as name:
+        kept = None if answer is None else row_of_answer(answer, hold, self._sealer)
+        with self._names.name(capturing(hold), name) as own:
             return await self.engine.write(
-                lambda now_ms: moves.capture(hold, answer, name, now_ms), about=hold.payment_hash, tells=True
+                lambda now_ms: moves.capture(hold, kept, own, now_ms), about=hold.payment_hash, tells=True
             )
 
     async def release(self, hold: Hold, *, most_attempts: int, ran: bool = True) -> Payment:
@@ -151,35 +191,55 @@ class SqlLedger:
         """Nobody knows whether the call ran, and it must not run twice: to CREDIT at once. Returns the row."""
         return await self.release(hold, most_attempts=0)
 
-    async def expire_payments(self, *, grace: timedelta) -> int:
-        """OPEN to EXPIRED for every invoice past its time and the grace; how many.
+    async def expire_payments(self, *, grace: timedelta, most: int = MOST_AT_ONCE) -> int:
+        """OPEN to EXPIRED for invoices past their time and the grace; how many, at most `most`."""
 
-        Also forgets the answers that were kept long enough.
-        """
+        def expire(now_ms: int) -> Operation[int]:
+            return len((yield SQL["expire"], {"before_ms": now_ms - span_in_ms(grace), "most": most}))
 
-        def move(now_ms: int) -> Operation[int]:
-            yield SQL["forget_answers"], {"before_ms": now_ms - span_in_ms(self._keep_answers)}
-            return len((yield SQL["expire"], {"before_ms": now_ms - span_in_ms(grace)}))
+        return await self.engine.write(expire, about=_HOUSEKEEPING)
 
-        return await self.engine.write(move, about=_HOUSEKEEPING)
+    async def forget_unpaid(self, *, ended_for: timedelta, most: int = MOST_AT_ONCE) -> int:
+        """Forget EXPIRED payments whose invoice ended so long ago; how many, at most `most`."""
+
+        def forget(now_ms: int) -> Operation[int]:
+            return len((yield SQL["forget_unpaid"], {"before_ms": now_ms - span_in_ms(ended_for), "most": most}))
+
+        return await self.engine.write(forget, about=_HOUSEKEEPING)
+
+    async def forget_answers(self, *, most: int = MOST_AT_ONCE) -> int:
+        """Forget answers that were kept long enough; how many, at most `most`."""
+
+        def forget(now_ms: int) -> Operation[int]:
+            before_ms = now_ms - span_in_ms(self._keep_answers)
+            return len((yield SQL["forget_answers"], {"before_ms": before_ms, "most": most}))
+
+        return await self.engine.write(forget, about=_HOUSEKEEPING)
 
     # --- the free tier ------------------------------------------------------------------------------------------------
 
-    async def take_free_call(self, client: str, *, limit: int, window: timedelta) -> FreeCall:
-        """One free call of so many per rolling window, with one conditional statement; durable when it returns."""
-        return await self.engine.write(
-            lambda now_ms: take_free_call(client, limit=limit, window=window, now_ms=now_ms), about=client.encode()
-        )
+    async def take_free_call(
+        self,
+        client: str,
+        *,
+        limit: int,
+        window: timedelta,
+        subnet_limit: int | None = None,
+        ceiling: int | None = None,
+    ) -> FreeCall:
+        """One free call of so many per rolling window, claimed in one transaction; durable when it returns."""
+        asked = FreeLimits(calls=limit, window=window, calls_of_subnet=subnet_limit, calls_of_all=ceiling)
+        return await self.engine.write(lambda now_ms: take_free_call(client, asked, now_ms), about=client.encode())
 
     # --- the books ----------------------------------------------------------------------------------------------------
 
     async def balance(self) -> Balance:
         """The books: what came in by the payments, where it went by the entries."""
-        return await self.engine.read(lambda _: moves.balance())
+        return await self.engine.read(lambda _: moves.balance(), thorough=True)
 
     async def audit(self) -> Sequence[str]:
         """One line for every payment whose row, draws, entries and answers do not tell one story."""
-        rows = await self.engine.read(lambda _: rows_of(SQL["audit"], {}))
+        rows = await self.engine.read(lambda _: rows_of(SQL["audit"], {}), thorough=True)
         return [
             f"{'no payment' if payment_hash is None else payment_hash.hex()}: {what}: {one} and {other}"
             for payment_hash, what, one, other in rows

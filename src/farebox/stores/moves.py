@@ -19,14 +19,14 @@ from typing import Final, Literal
 
 from farebox.core.amount import Amount
 from farebox.core.errors import StoreUnavailable
-from farebox.core.payment import Answer, Balance, DrawState, Hold, Payment, PaymentState
+from farebox.core.payment import Balance, DrawState, Hold, Payment, PaymentState
 from farebox.stores.engine import Operation, from_ms, span_in_ms
-from farebox.stores.rows import payment_of, row_of, row_of_answer
+from farebox.stores.rows import payment_of, row_of
 from farebox.stores.statements import statements
 
 SQL: Final = statements("ledger")
 
-Account = Literal["held", "earned", "credit", "refunded"]
+Account = Literal["received", "held", "earned", "credit", "refunded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +48,23 @@ def find(payment_hash: bytes) -> Operation[Payment | None]:
     return payment_of(rows[0]) if rows else None
 
 
-def open_payment(payment: Payment) -> Operation[None]:
-    """Remember a new invoice. Raises StoreUnavailable when its hash is another one's."""
-    if not (yield SQL["open_payment"], row_of(payment)):
+def open_payment(payment: Payment, most: int | None, most_of_subnet: int | None, now_ms: int) -> Operation[bool]:
+    """Remember a new invoice; False, with nothing done, when its client or the network around it has as many unpaid.
+
+    Raises StoreUnavailable when its hash is another one's.
+    """
+    new = row_of(payment)
+    if most is not None or most_of_subnet is not None:
+        [(of_client, of_subnet)] = yield SQL["count_unpaid_of"], {**new, "now_ms": now_ms}
+        if not _less(of_client, most) or not _less(of_subnet, most_of_subnet):
+            return False
+    if not (yield SQL["open_payment"], new):
         raise StoreUnavailable("The node made two invoices with one payment hash.")
+    return True
+
+
+def _less(count: int, most: int | None) -> bool:
+    return most is None or count < most
 
 
 def settle(payment_hash: bytes, received: Amount, now_ms: int) -> Operation[bool]:
@@ -82,7 +95,7 @@ def hold(claim: Claim, now_ms: int) -> Operation[Hold | Payment | None]:
         return (yield from _not_won(claim, asked, now_ms))
     payment_id, epoch, attempt, amount_msat, received_msat = won[0]
     if epoch > 1:
-        yield from _end_draw(payment_id, epoch - 1, DrawState.RELEASED, now_ms)
+        yield from end_draw(payment_id, epoch - 1, DrawState.RELEASED, now_ms)
     elif claim.proven:
         yield from _enter_received(payment_id, received_msat, now_ms)
     draw = {"payment_id": payment_id, "epoch": epoch, "amount_msat": amount_msat, "now_ms": now_ms, "claim": claim.name}
@@ -108,8 +121,8 @@ def _not_won(claim: Claim, asked: Mapping[str, object], now_ms: int) -> Operatio
         for payment_id, received_msat in (yield SQL["settle_proven"], asked):
             yield from _enter_received(payment_id, received_msat, now_ms)
     for payment_id, epoch, owed_msat in (yield SQL["give_up_exhausted"], asked):
-        yield from _end_draw(payment_id, epoch, DrawState.RELEASED, now_ms)
-        yield from _enter(payment_id, epoch, "held", "credit", owed_msat, now_ms)
+        yield from end_draw(payment_id, epoch, DrawState.RELEASED, now_ms)
+        yield from enter(payment_id, epoch, "held", "credit", owed_msat, now_ms)
     return (yield from find(claim.payment_hash))
 
 
@@ -120,7 +133,7 @@ def renew(hold: Hold, lease: timedelta, now_ms: int) -> Operation[bool]:
     return bool((yield SQL["renew"], asked))
 
 
-def capture(hold: Hold, answer: Answer | None, name: bytes, now_ms: int) -> Operation[bool]:
+def capture(hold: Hold, answer: Mapping[str, object] | None, name: bytes, now_ms: int) -> Operation[bool]:
     """Charge and keep the answer; False, with nothing done, when the hold is no longer its holder's.
 
     name: random, this capture's own.
@@ -132,11 +145,11 @@ def capture(hold: Hold, answer: Answer | None, name: bytes, now_ms: int) -> Oper
     payment_id, state, left_msat = drawn[0]
     yield SQL["capture_draw"], {"payment_id": payment_id, "epoch": hold.epoch, "claim": name, "now_ms": now_ms}
     if answer is not None:
-        kept = {"payment_id": payment_id, "epoch": hold.epoch, "now_ms": now_ms, **row_of_answer(answer)}
+        kept = {"payment_id": payment_id, "epoch": hold.epoch, "now_ms": now_ms, **answer}
         yield SQL["keep_answer"], kept
-    yield from _enter(payment_id, hold.epoch, "held", "earned", hold.amount.msat, now_ms)
+    yield from enter(payment_id, hold.epoch, "held", "earned", hold.amount.msat, now_ms)
     if left_msat and state == PaymentState.SPENT:
-        yield from _enter(payment_id, hold.epoch, "held", "credit", left_msat, now_ms)
+        yield from enter(payment_id, hold.epoch, "held", "credit", left_msat, now_ms)
     return True
 
 
@@ -145,9 +158,9 @@ def release(hold: Hold, most_attempts: int, ran: bool, now_ms: int) -> Operation
     asked = {"payment_hash": hold.payment_hash, "epoch": hold.epoch, "now_ms": now_ms}
     released = yield SQL["release"], {**asked, "most_attempts": most_attempts, "ran": ran}
     for payment_id, state, left_msat in released:
-        yield from _end_draw(payment_id, hold.epoch, DrawState.RELEASED, now_ms)
+        yield from end_draw(payment_id, hold.epoch, DrawState.RELEASED, now_ms)
         if state == PaymentState.CREDIT:
-            yield from _enter(payment_id, hold.epoch, "held", "credit", left_msat, now_ms)
+            yield from enter(payment_id, hold.epoch, "held", "credit", left_msat, now_ms)
     payment = yield from find(hold.payment_hash)
     if payment is None:
         raise StoreUnavailable("The ledger no longer knows the payment of this hold.")
@@ -167,7 +180,8 @@ def balance() -> Operation[Balance]:
     )
 
 
-def _end_draw(payment_id: int, epoch: int, state: DrawState, now_ms: int) -> Operation[None]:
+def end_draw(payment_id: int, epoch: int, state: DrawState, now_ms: int) -> Operation[None]:
+    """End the draw of this epoch, if it is held."""
     yield SQL["end_draw"], {"payment_id": payment_id, "epoch": epoch, "state": state.value, "now_ms": now_ms}
 
 
@@ -175,9 +189,10 @@ def _enter_received(payment_id: int, received_msat: int, now_ms: int) -> Operati
     yield SQL["enter_received"], {"payment_id": payment_id, "received_msat": received_msat, "now_ms": now_ms}
 
 
-def _enter(
+def enter(
     payment_id: int, epoch: int, source: Account, target: Account, amount_msat: int, now_ms: int
 ) -> Operation[None]:
+    """Take an amount from one account of a payment and give it to another; once for each epoch."""
     entry = {
         "payment_id": payment_id,
         "epoch": epoch,

@@ -13,9 +13,20 @@ from contextlib import contextmanager
 from typing import Final
 
 from farebox.core.errors import StoreUnavailable
+from farebox.core.payment import Hold
 
 _NAME_BYTES: Final = 16
 _MOST: Final = 10_000
+
+
+def claiming(payment_hash: bytes) -> bytes:
+    """The operation that claims a payment."""
+    return payment_hash
+
+
+def capturing(hold: Hold) -> bytes:
+    """The operation that captures a hold."""
+    return b"%b capture %d" % (hold.payment_hash, hold.epoch)
 
 
 class Names:
@@ -25,8 +36,11 @@ class Names:
         self._doubtful: OrderedDict[bytes, bytes] = OrderedDict()
 
     @contextmanager
-    def name(self, operation: bytes) -> Iterator[bytes]:
-        """The name to use for this operation now."""
+    def name(self, operation: bytes, given: bytes | None = None) -> Iterator[bytes]:
+        """The name to use for this operation now; that which is `given` by somebody who remembers it himself."""
+        if given is not None:
+            yield given
+            return
         known = operation in self._doubtful
         name = self._doubtful.pop(operation) if known else secrets.token_bytes(_NAME_BYTES)
         try:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from farebox.core.amount import Amount
-from farebox.core.payment import Answer, Payment, PaymentState
+from farebox.core.client_prefix import subnet_of
+from farebox.core.payment import Answer, Hold, Payment, PaymentState
 from farebox.stores.engine import Row, from_ms, in_ms
+
+if TYPE_CHECKING:
+    from farebox.stores.sealing import Sealer
 
 
 def payment_of(row: Row) -> Payment:
@@ -58,18 +63,29 @@ def row_of(payment: Payment) -> Mapping[str, object]:
         "digest": payment.digest,
         "resource": payment.resource,
         "client": payment.client,
+        "subnet": subnet_of(payment.client),
         "invoice": payment.invoice,
         "created_at_ms": in_ms(payment.created_at),
         "expires_at_ms": in_ms(payment.expires_at),
     }
 
 
-def answer_of(row: Row) -> Answer:
-    """The answer in a row of `find_answer`."""
-    status, headers_json, body = row
+def answer_of(row: Row, payment_hash: bytes, sealer: Sealer | None) -> Answer | None:
+    """The answer in a row of `find_answer`; None when it is sealed and can't be opened any more.
+
+    Raises SealBroken.
+    """
+    epoch, status, headers_json, body = row
+    if not headers_json:  # there would be brackets at least
+        if sealer is None:
+            return None
+        return sealer.open(body, payment_hash=payment_hash, epoch=epoch, status=status)
     return Answer(status=status, headers=tuple((name, value) for name, value in json.loads(headers_json)), body=body)
 
 
-def row_of_answer(answer: Answer) -> Mapping[str, object]:
+def row_of_answer(answer: Answer, hold: Hold, sealer: Sealer | None) -> Mapping[str, object]:
     """The answer's own parameters of `keep_answer`."""
+    if sealer is not None:
+        sealed = sealer.seal(answer, payment_hash=hold.payment_hash, epoch=hold.epoch)
+        return {"status": answer.status, "headers_json": "", "body": sealed}
     return {"status": answer.status, "headers_json": json.dumps(answer.headers), "body": answer.body}

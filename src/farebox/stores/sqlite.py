@@ -22,14 +22,16 @@ from typing import Final, TypeVar
 from farebox.core.errors import ConfigError, StoreUnavailable
 from farebox.core.ports import Clock
 from farebox.stores.engine import Edges, Row, Work, drive, in_ms, utc_now
-from farebox.stores.group_commit import Asked, GroupCommit
-from farebox.stores.statements import migrations
+from farebox.stores.group_commit import Asked, GroupCommit, Remedy
+from farebox.stores.statements import Phase
+from farebox.stores.versions import Plan, plan
 from farebox.stores.waiting import Waiting
 
 T = TypeVar("T")
 
 _BUSY_S: Final = 5.0
 _CACHE_KIB: Final = 16_000  # the pages that today's payments are on, instead of reading them back at each call
+_READING_CACHE_KIB: Final = 4000  # it looks up a row here and there
 _CHECKPOINT_PAGES: Final = 4000  # of 4 KiB: a checkpoint is rarer, and a page that changed often is copied once
 _NOT_BUSY_S: Final = 0.01
 _LOOK_AGAIN: Final = timedelta(milliseconds=200)
@@ -56,21 +58,25 @@ class SqliteConnection(sqlite3.Connection):
     def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
         return self.execute(statement, parameters).fetchall()
 
+    def remedy(self, error: Exception, tries: int) -> Remedy:
+        """SQLite has waited for its lock already, and is not away."""
+        return Remedy.APART
+
     def translate(self, error: Exception) -> Exception:
         """SQLite's errors as StoreUnavailable."""
         return StoreUnavailable(f"{error}.") if isinstance(error, sqlite3.Error) else error
 
 
-def open_file(path: Path | None, *, room: str, moves: Mapping[str, Edges]) -> SqliteConnection:
+def open_file(path: Path | None, *, room: str, moves: Mapping[str, Edges], contract: bool = False) -> SqliteConnection:
     """A connection to the file of a `ledger` or a `purse`, made and migrated as needed; None is a database in memory.
 
-    moves: the tables that keep the edges of state machines, and what they hold.
-    Raises ConfigError, in one line, for a file that can't be written, is not ours or is newer than we are, and
-    StoreUnavailable when other processes keep it locked.
+    moves: the tables that keep the edges of state machines, and what they hold. contract: also apply the migrations
+    that an older farebox can't live with. Raises ConfigError, in one line, for a file that can't be written, is not
+    ours or is newer than we can live with, and StoreUnavailable when other processes keep it locked.
     """
     connection = _connect(path, room=room)
     try:
-        _migrate(connection, path, room=room, moves=moves)
+        _migrate(connection, path, room=room, moves=moves, contract=contract)
     except BaseException:
         connection.close()
         raise
@@ -134,45 +140,43 @@ def _unusable(path: Path | None, room: str, error: Exception) -> ConfigError | S
     return ConfigError(f"The {room} can't be kept in {path} ({reason}); choose a place that can be written to.")
 
 
-def _migrate(connection: SqliteConnection, path: Path | None, *, room: str, moves: Mapping[str, Edges]) -> None:
+def _migrate(
+    connection: SqliteConnection, path: Path | None, *, room: str, moves: Mapping[str, Edges], contract: bool
+) -> None:
     try:
         connection.begin()  # also where it has all been done: a file that can't be written to is told now
-        known = _number(connection, path, room=room)
-        for migration in migrations(room, "sqlite")[known:]:
+        applied = _applied(connection, path, room=room)
+        planned = plan(applied, place=str(path), room=room, engine="sqlite", contract=contract)
+        for migration in planned.needed:
             for statement in _split(migration.text):
                 connection.execute(statement)
             connection.execute(
-                "INSERT INTO migrations (room, number, name) VALUES (?, ?, ?)",
-                (room, migration.number, migration.name),
+                "INSERT INTO migrations (room, number, name, phase) VALUES (?, ?, ?, ?)",
+                (room, migration.number, migration.name, migration.phase.value),
             )
         for table, edges in moves.items():
-            _fill(connection, table, edges)
+            _fill(connection, table, edges, planned)
         connection.commit()
     except sqlite3.Error as error:
         raise _unusable(path, room, error) from None
 
 
-def _number(connection: sqlite3.Connection, path: Path | None, *, room: str) -> int:
+def _applied(connection: sqlite3.Connection, path: Path | None, *, room: str) -> Mapping[int, Phase]:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         connection.execute(
-            "CREATE TABLE migrations (room TEXT NOT NULL, number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
+            "CREATE TABLE migrations (room TEXT NOT NULL, number INTEGER PRIMARY KEY, name TEXT NOT NULL,"
+            " phase TEXT NOT NULL DEFAULT 'expand')"
         )
-        return 0
+        return {}
     if "migrations" not in tables:
         raise ConfigError(f"{path} is a database of something else; choose another place for the {room}.")
-    rows = connection.execute("SELECT room, number FROM migrations ORDER BY number").fetchall()
-    rooms = {name for name, _ in rows}
-    if rooms != {room}:
+    if not any(column == "phase" for _, column, *_ in connection.execute("PRAGMA table_info(migrations)")):
+        connection.execute("ALTER TABLE migrations ADD COLUMN phase TEXT NOT NULL DEFAULT 'expand'")
+    rows = connection.execute("SELECT room, number, phase FROM migrations ORDER BY number").fetchall()
+    if {name for name, _, _ in rows} != {room}:
         raise ConfigError(f"{path} is not a farebox {room}; choose another place for it.")
-    newest: int = rows[-1][1]
-    ours = len(migrations(room, "sqlite"))
-    if newest > ours:
-        raise ConfigError(
-            f"{path} was written by a newer farebox (its {room} is at version {newest}, this one knows {ours}); "
-            "update farebox or choose another place."
-        )
-    return newest
+    return {number: Phase(phase) for _, number, phase in rows}
 
 
 def _split(script: str) -> list[str]:
@@ -185,11 +189,12 @@ def _split(script: str) -> list[str]:
     return statements
 
 
-def _fill(connection: sqlite3.Connection, table: str, edges: Edges) -> None:
-    present = set(connection.execute(f"SELECT from_state, to_state FROM {table}"))  # noqa: S608 - a name of ours
-    if edges != present:
-        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
-        connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", sorted(edges))  # noqa: S608 - a name of ours
+def _fill(connection: sqlite3.Connection, table: str, edges: Edges, planned: Plan) -> None:
+    present = frozenset(connection.execute(f"SELECT from_state, to_state FROM {table}"))  # noqa: S608 - a name of ours
+    for surplus in planned.surplus(edges, present):
+        connection.execute(f"DELETE FROM {table} WHERE from_state = ? AND to_state = ?", surplus)  # noqa: S608 - as above
+    for missing in sorted(planned.missing(edges, present)):
+        connection.execute(f"INSERT INTO {table} VALUES (?, ?)", missing)  # noqa: S608 - as above
 
 
 class SqliteEngine:
@@ -206,6 +211,7 @@ class SqliteEngine:
         self._reader = self._writer
         if reading is not None:
             reading.execute("PRAGMA query_only = ON")
+            reading.execute(f"PRAGMA cache_size = -{_READING_CACHE_KIB}")
             reading.reads_only = True
             reading.clock = clock
             self._reader = GroupCommit(reading, name=f"{room} reader")
@@ -218,7 +224,7 @@ class SqliteEngine:
             if tells:
                 self._waiting.tell(about)
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, thorough: bool = False) -> T:
         """What the operation returns; it sees one state of the database and must not change it."""
         return await self._reader.run(work)
 

@@ -14,7 +14,7 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network, sign
 from farebox.core.budget import Window
 from farebox.core.errors import MalformedChallenge, OverBudget, StoreUnavailable
-from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Wire
+from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Sealed, Wire
 from farebox.core.payment import DrawState
 from farebox.core.ports import KEPT, Clock, Conversation, HttpCall, Paid, PayOutcome, Purchase, Unresolved
 from farebox.core.secret import Secret
@@ -255,3 +255,7 @@ class PlainDialect:
     def verify(self, credential: Credential, *, now: datetime) -> datetime:
         """Everything is good for ever."""
         return datetime.max.replace(tzinfo=UTC)
+
+    def sealed(self, credential: Credential) -> Sealed | None:
+        """Nothing is."""
+        return None

@@ -145,6 +145,15 @@ class DialectSuite(ABC):
         until = self.seller().verify(self._shown(), now=NOW)
         assert until > NOW
 
+    def test_the_seal_tells_the_price_the_request_and_until_when_it_may_be_claimed(self) -> None:
+        told = self.seller().sealed(self._shown())
+        if not self.sealed:
+            assert told is None
+            return
+        assert told is not None
+        assert (QUOTE.amount, QUOTE.digest, NOW + timedelta(days=1)) == (told.price, told.digest, told.valid_until)
+        assert told.invoice in ("", sample_invoice().text)
+
     def test_proof_names_are_in_lower_case_and_leave_authorization_out(self) -> None:
         names = self.seller().proof_headers
         assert names == {name.lower() for name in names} - {"authorization"}

@@ -18,7 +18,6 @@ from farebox.testing.ledger_stage import (
     DAY,
     LEASE,
     MOST,
-    NO_GRACE,
     OTHER_DIGEST,
     PRICE,
     LedgerStage,
@@ -95,11 +94,11 @@ class LedgerAnswers(LedgerStage):
         """Then it is gone, and the payment is as spent as before."""
         await ledger.capture(await must_hold(ledger, payment), ANSWER)
         clock.pass_by(DAY - timedelta(milliseconds=1))
-        await ledger.expire_payments(grace=NO_GRACE)
+        await ledger.forget_answers()
         assert ANSWER == await ledger.find_answer(payment.payment_hash)
         clock.pass_by(timedelta(milliseconds=1))
         assert await ledger.find_answer(payment.payment_hash) is None
-        await ledger.expire_payments(grace=NO_GRACE)
+        await ledger.forget_answers()
         assert 0 == await self.count(ledger, "answers")
         assert PaymentState.SPENT == (await row(ledger, payment)).state
 

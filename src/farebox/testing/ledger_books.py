@@ -46,6 +46,8 @@ _TAMPERED = (
 class LedgerBooks(LedgerStage):
     """Balancing, and agreeing with the model."""
 
+    model_runs = 40
+
     @told
     async def test_an_empty_ledger_balances(self, ledger: SqlLedger) -> None:
         """Nothing came in and nothing went anywhere."""
@@ -100,7 +102,7 @@ class LedgerBooks(LedgerStage):
 
     def test_the_ledger_agrees_with_its_model(self) -> None:
         """Whatever is asked in whatever order, with time passing in between."""
-        bounded = settings(max_examples=40, stateful_step_count=30, deadline=None)
+        bounded = settings(max_examples=self.model_runs, stateful_step_count=30, deadline=None)
         run_state_machine_as_test(machine(self.open_ledger), settings=bounded)
 
     async def _some_of_each(self, ledger: SqlLedger, clock: StillClock) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 
-from farebox.core.amount import Amount
+from farebox.core.amount import NOTHING, Amount
 from farebox.core.payment import (
     DRAW_MOVES,
     PAYMENT_MOVES,
@@ -16,7 +17,7 @@ from farebox.core.payment import (
     PaymentMove,
     PaymentState,
 )
-from farebox.stores.engine import Operation
+from farebox.core.refund import Refund
 from farebox.stores.ledger import SqlLedger
 from farebox.testing.ledger_stage import (
     ANSWER,
@@ -126,20 +127,13 @@ class LedgerMoves(LedgerStage):
                 await self._refund(ledger, payment)
 
     async def _refund(self, ledger: SqlLedger, payment: Payment) -> None:
-        """What no method does yet: write by hand that the credit was paid back."""
-
-        def move(_: int) -> Operation[None]:
-            asked = {"payment_hash": payment.payment_hash}
-            yield (
-                "INSERT INTO entries (payment_id, epoch, from_account, to_account, amount_msat, at_ms)"
-                " SELECT payment_id, epoch, 'credit', 'refunded', received_msat - captured_msat, 0"
-                " FROM payments WHERE payment_hash = :payment_hash AND state = 'credit'",
-                asked,
-            )
-            yield (
-                "UPDATE payments SET state = 'refunded', refunded_msat = received_msat - captured_msat"
-                " WHERE payment_hash = :payment_hash AND state = 'credit'",
-                asked,
-            )
-
-        await ledger.engine.write(move, about=payment.payment_hash)
+        refund = Refund(
+            payment_hash=payment.payment_hash,
+            refund_hash=sha256(b"refund of " + payment.payment_hash).digest(),
+            invoice="lnbcrt200n1…",
+            wallet="a wallet",
+            amount=PRICE,
+            fee_limit=NOTHING,
+        )
+        await ledger.hold_refund(refund)
+        await ledger.capture_refund(refund, fee=NOTHING)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from farebox.core.bolt11 import decode
 from farebox.core.ports import Paid
 from farebox.core.secret import KeyRing
-from farebox.gate import Terms
+from farebox.gate import Limits, Observer, Terms
+from farebox.gate.terms import UNLIMITED
 from farebox.http.converse import converse
 from farebox.http.request import Message, Receive, Scope, Send
 from farebox.http.selling import Gate, open_gate
@@ -89,24 +90,52 @@ async def whole_body(receive: Receive) -> bytes:
 
 
 @dataclass
+class TurningKeys:
+    """Keys that are changed by hand."""
+
+    now: KeyRing = field(default_factory=KeyRing.generate)
+
+    def ring(self, key_id: bytes | None = None) -> KeyRing:
+        """The ring as it is now."""
+        return self.now
+
+
+@dataclass
 class Market:
     """A seller's gate and a buyer's wallet on one sandbox."""
 
     gate: Gate
     sandbox: Sandbox
     clock: StillClock
-    ring: KeyRing
+    keys: TurningKeys
+
+    @property
+    def ring(self) -> KeyRing:
+        """The seller's key ring as it is now."""
+        return self.keys.now
 
     @classmethod
-    def open(cls, terms: Terms | None = None, *, store: str = "sqlite::memory:") -> Self:
-        """A market that forgets everything when it is closed."""
+    def open(
+        cls,
+        terms: Terms | None = None,
+        *,
+        store: str = "sqlite::memory:",
+        observer: Observer | None = None,
+        limits: Limits = UNLIMITED,
+    ) -> Self:
+        """A market that forgets everything when it is closed. limits: take the place of those in the terms."""
         clock = StillClock()
         sandbox = Sandbox.open(None, clock=clock)
-        ring = KeyRing.generate()
+        keys = TurningKeys()
         gate = open_gate(
-            receiver=sandbox.seller, store=store, keys=ring, terms=terms or Terms(free_calls=0), clock=clock
+            receiver=sandbox.seller,
+            store=store,
+            keys=keys,
+            terms=replace(terms or Terms(free_calls=0), limits=limits),
+            clock=clock,
+            observer=observer,
         )
-        return cls(gate=gate, sandbox=sandbox, clock=clock, ring=ring)
+        return cls(gate=gate, sandbox=sandbox, clock=clock, keys=keys)
 
     def pay(self, invoice: str) -> bytes:
         """Pay an invoice from the buyer's wallet; the preimage."""

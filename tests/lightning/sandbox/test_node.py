@@ -17,6 +17,7 @@ from farebox.http.converse import converse
 from farebox.lightning.sandbox import Sandbox, Trouble
 from farebox.testing.backends import PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.settlement_streams import StreamSuite
 
 
 class _Conformance:
@@ -26,6 +27,10 @@ class _Conformance:
 
 
 class TestSeller(_Conformance, ReceiverSuite):
+    pass
+
+
+class TestStream(_Conformance, StreamSuite):
     pass
 
 

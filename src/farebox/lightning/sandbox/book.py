@@ -7,7 +7,8 @@ Rules
    two processes may have the same book open.
 3. A move is one statement whose WHERE is its precondition: a failed transfer may be tried again, a held one may be paid
    or fail, a paid one stays paid.
-4. What is not yet paid has no row, unless it could not be derived: see the package's docstring.
+4. What is paid has a number, given in the same transaction, so that whoever reads on from a number misses nothing.
+5. What is not yet paid has no row, unless it could not be derived: see the package's docstring.
 """
 
 from __future__ import annotations
@@ -66,6 +67,29 @@ CREATE TABLE IF NOT EXISTS invoice ( -- only those that are held when paid, and 
     text         TEXT NOT NULL, -- empty when only the hash was known
     cancelled    INTEGER NOT NULL CHECK (cancelled IN (0, 1))
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS settled ( -- what was paid, numbered as it was paid: one writer at a time, so without gaps
+    number       INTEGER PRIMARY KEY AUTOINCREMENT,
+    payment_hash BLOB NOT NULL UNIQUE REFERENCES transfer (payment_hash)
+) STRICT;
+CREATE INDEX IF NOT EXISTS transfer_completed ON transfer (completed_at_ms) WHERE state = 'paid';
+"""
+_NUMBER_EARLIER: Final = """
+INSERT INTO settled (payment_hash)
+SELECT payment_hash FROM transfer
+WHERE state = 'paid' AND NOT EXISTS (SELECT 1 FROM settled) ORDER BY completed_at_ms
+"""
+_NUMBER: Final = "INSERT INTO settled (payment_hash) VALUES (?)"
+_SETTLED_SINCE: Final = """
+SELECT number, transfer.payment_hash, sent_msat FROM settled JOIN transfer USING (payment_hash)
+WHERE number > ? AND payee = ? ORDER BY number LIMIT ?
+"""
+_SETTLED_BEFORE: Final = """
+SELECT COALESCE(MAX(number), 0) FROM settled JOIN transfer USING (payment_hash) WHERE completed_at_ms < ?
+"""
+_NEWEST: Final = """
+SELECT payment_hash FROM transfer
+WHERE state = 'paid' AND payee = ? AND completed_at_ms BETWEEN ? AND ?
+ORDER BY completed_at_ms DESC LIMIT ? OFFSET ?
 """
 _CLAIM: Final = """
 INSERT INTO transfer (payment_hash, payer, payee, invoice, sent_msat, fee_msat, state, preimage, reason,
@@ -131,6 +155,7 @@ class Book:
         self._writer.executescript(_SCHEMA)
         with self._transaction() as run:
             run.execute("INSERT INTO seed VALUES (1, ?) ON CONFLICT DO NOTHING", (secrets.token_bytes(SEED_BYTES),))
+            run.execute(_NUMBER_EARLIER)
             for name, balance in balances.items():
                 run.execute("INSERT INTO node VALUES (?, ?) ON CONFLICT DO NOTHING", (name, balance.msat))
         return Secret(self._writer.execute("SELECT seed FROM seed").fetchone()[0])
@@ -156,6 +181,23 @@ class Book:
             row = self._reader.execute("SELECT balance_msat FROM node WHERE name = ?", (node,)).fetchone()
         return Amount.msats(row[0])
 
+    def settled_since(self, number: int, payee: str, *, most: int) -> list[tuple[int, bytes, Amount]]:
+        """What a node was paid after the transfer of this number: number, payment hash and amount, in order."""
+        with self._reader_lock:
+            rows = self._reader.execute(_SETTLED_SINCE, (number, payee, most)).fetchall()
+        return [(number, payment_hash, Amount.msats(msat)) for number, payment_hash, msat in rows]
+
+    def settled_before(self, at: datetime) -> int:
+        """The number of the last transfer that was paid before an instant; 0 when there was none."""
+        with self._reader_lock:
+            return int(self._reader.execute(_SETTLED_BEFORE, (to_ms(at),)).fetchone()[0])
+
+    def newest_paid(self, payee: str, *, from_ms: int, to_ms: int, most: int, offset: int) -> list[bytes]:
+        """The payment hashes of what a node was paid between two instants, the newest first."""
+        with self._reader_lock:
+            rows = self._reader.execute(_NEWEST, (payee, from_ms, to_ms, most, offset)).fetchall()
+        return [payment_hash for (payment_hash,) in rows]
+
     # --- moving money -------------------------------------------------------------------------------------------------
 
     def send(self, transfer: Transfer) -> Transfer:
@@ -178,6 +220,7 @@ class Book:
                 return self._refuse(run, transfer, "not enough funds in wallet to afford payment")
             if transfer.state is TransferState.PAID:
                 run.execute(_GIVE, (transfer.sent.msat, transfer.payee))
+                run.execute(_NUMBER, (transfer.payment_hash,))
             return transfer
 
     def settle(self, payment_hash: bytes, preimage: Secret[bytes], *, now: datetime) -> bool:
@@ -188,6 +231,7 @@ class Book:
             transfer = read_transfer(run.execute(_FIND, (payment_hash,)).fetchone())
             if transfer is not None:
                 run.execute(_GIVE, (transfer.sent.msat, transfer.payee))
+                run.execute(_NUMBER, (payment_hash,))
             return True
 
     def give_back(self, payment_hash: bytes, *, reason: str, now: datetime) -> bool:

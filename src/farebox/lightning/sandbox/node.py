@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from farebox.core.amount import NOTHING, Amount
@@ -27,12 +27,15 @@ from farebox.core.ports import (
     Unresolved,
 )
 from farebox.core.secret import Secret
+from farebox.core.settlement import Settlement, Settlements
 from farebox.core.signature import public_key
 from farebox.lightning.sandbox.book import REJECTED, Book
 from farebox.lightning.sandbox.transfer import Transfer, TransferState
 from farebox.lightning.sandbox.trouble import Script, Trouble
 
-_MOST_REMEMBERED: Final = 16_384
+_MOST_REMEMBERED: Final = 8192
+_MOST_SETTLEMENTS: Final = 500
+_NAME_DIGITS: Final = 16
 _SECRET_BYTES: Final = 32
 
 
@@ -81,6 +84,29 @@ class SandboxNode:
         self._check_reachable()
         try:
             return self.invoice_status(payment_hash)
+        except sqlite3.Error:
+            raise NodeUnavailable("the sandbox file can't be read") from None
+
+    def settlements(self, cursor: str, *, wait: timedelta) -> Conversation[Settlements]:
+        """What was paid since; it answers at once, for it has nobody to wait with. Raises NodeUnavailable."""
+        yield from ()
+        self._check_reachable()
+        try:
+            rows = self._book.settled_since(self._number(cursor), self.role, most=_MOST_SETTLEMENTS)
+        except sqlite3.Error:
+            raise NodeUnavailable("the sandbox file can't be read") from None
+        return Settlements(
+            settled=tuple([Settlement(payment_hash=hash_, received=received) for _, hash_, received in rows]),
+            cursor=self._cursor(rows[-1][0]) if rows else cursor,
+            more=len(rows) == _MOST_SETTLEMENTS,
+        )
+
+    def cursor_at(self, at: datetime) -> Conversation[str]:
+        """A cursor from which everything is read that was paid from then on. Raises NodeUnavailable."""
+        yield from ()
+        self._check_reachable()
+        try:
+            return self._cursor(self._book.settled_before(at))
         except sqlite3.Error:
             raise NodeUnavailable("the sandbox file can't be read") from None
 
@@ -163,6 +189,10 @@ class SandboxNode:
         kept = self._book.find_invoice(payment_hash)
         return decode(kept.text) if kept is not None and kept.payee == self.role and kept.text else None
 
+    def newest_paid(self, *, from_ms: int, to_ms: int, most: int, offset: int) -> list[bytes]:
+        """The payment hashes of what this node was paid between two instants, the newest first."""
+        return self._book.newest_paid(self.role, from_ms=from_ms, to_ms=to_ms, most=most, offset=offset)
+
     def find_receipt(self, payment_hash: bytes) -> Transfer | None:
         """A payment to this node, as it stands."""
         transfer = self._book.find_transfer(payment_hash)
@@ -213,6 +243,15 @@ class SandboxNode:
             yield
         finally:
             self.reachable = True
+
+    def _cursor(self, number: int) -> str:
+        return f"{self.public_key.hex()[:_NAME_DIGITS]}:{number}"
+
+    def _number(self, cursor: str) -> int:
+        """The number in a cursor; 0 in one of another sandbox, whose numbers say nothing here."""
+        name, _, number = cursor.partition(":")
+        ours = name == self.public_key.hex()[:_NAME_DIGITS] and number.isdecimal()
+        return int(number) if ours else 0
 
     def _check_reachable(self) -> None:
         if not self.reachable:

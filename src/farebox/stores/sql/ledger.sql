@@ -4,9 +4,9 @@
 -- name: open_payment
 -- The hash is unique; only the very same invoice may be said again, which changes nothing.
 INSERT INTO payments (
-    payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms
+    payment_hash, state, price_msat, digest, resource, client, subnet, invoice, created_at_ms, expires_at_ms
 ) VALUES (
-    :payment_hash, 'open', :price_msat, :digest, :resource, :client, :invoice, :created_at_ms, :expires_at_ms
+    :payment_hash, 'open', :price_msat, :digest, :resource, :client, :subnet, :invoice, :created_at_ms, :expires_at_ms
 )
 ON CONFLICT (payment_hash) DO UPDATE
 SET created_at_ms = excluded.created_at_ms
@@ -29,6 +29,27 @@ WHERE state = 'open'
     AND expires_at_ms - :now_ms > :now_ms - created_at_ms
 ORDER BY expires_at_ms DESC
 LIMIT 1;
+
+-- name: count_unpaid_of
+-- What can still be paid, of one client and of the /48 around it; the invoice that is about to be opened does not count,
+-- so that saying it again is not refused for itself.
+SELECT
+    (
+        SELECT COUNT(*)
+        FROM payments
+        WHERE state = 'open' AND client = :client AND expires_at_ms > :now_ms AND payment_hash <> :payment_hash
+    ),
+    (
+        SELECT COUNT(*)
+        FROM payments
+        WHERE state = 'open' AND subnet = :subnet AND expires_at_ms > :now_ms AND payment_hash <> :payment_hash
+    );
+
+-- name: count_unpaid
+-- Every unpaid invoice that has not been called expired yet, whether or not it can still be paid: what there is to keep.
+SELECT COUNT(*)
+FROM payments
+WHERE state = 'open';
 
 -- name: find_payment
 -- No guard: a row is what it is.
@@ -55,18 +76,40 @@ WHERE payment_hash = :payment_hash AND state IN ('open', 'expired') AND price_ms
 RETURNING payment_id, received_msat;
 
 -- name: settle_proven
--- As above; a preimage proves that its price, and does not say whether more, was paid.
+-- As above; a preimage proves that its price, and does not say whether more, was paid. Where the node has said that it was
+-- less, it proves nothing.
 UPDATE payments
 SET state = 'funded', received_msat = price_msat, settled_at_ms = :now_ms
-WHERE payment_hash = :payment_hash AND state IN ('open', 'expired')
+WHERE payment_hash = :payment_hash
+    AND state IN ('open', 'expired')
+    AND NOT EXISTS (SELECT 1 FROM strays WHERE strays.payment_hash = payments.payment_hash)
 RETURNING payment_id, received_msat;
 
 -- name: expire
--- Only unpaid invoices, and only when no payment can be on its way to them any more.
+-- Only unpaid invoices, and only when no payment can be on its way to them any more; so many at a time, the oldest first.
 UPDATE payments
 SET state = 'expired'
-WHERE state = 'open' AND expires_at_ms < :before_ms
-RETURNING payment_hash;
+WHERE state = 'open' AND payment_id IN (
+    SELECT payment_id
+    FROM payments
+    WHERE state = 'open' AND expires_at_ms < :before_ms
+    ORDER BY expires_at_ms
+    LIMIT :most
+)
+RETURNING payment_id;
+
+-- name: forget_unpaid
+-- Only what expired, was never paid and is long past its time; so many at a time, the oldest first. What was ever paid is
+-- in another state, and has entries that refer to it.
+DELETE FROM payments
+WHERE state = 'expired' AND received_msat = 0 AND payment_id IN (
+    SELECT payment_id
+    FROM payments
+    WHERE state = 'expired' AND expires_at_ms < :before_ms
+    ORDER BY expires_at_ms
+    LIMIT :most
+)
+RETURNING payment_id;
 
 -- name: claim
 -- Funded, for this request, with a price left, nobody else's live hold, and attempts to spare: of any number of callers
@@ -83,7 +126,8 @@ WHERE payment_hash = :payment_hash
 RETURNING payment_id, epoch, attempts, price_msat, received_msat;
 
 -- name: claim_proven
--- As above, and a payment that was never settled is settled by the proof, for its price, in the same statement.
+-- As above, and a payment that was never settled is settled by the proof, for its price, in the same statement; but not
+-- where the node has said that less was paid.
 UPDATE payments
 SET
     state = 'funded',
@@ -94,7 +138,13 @@ SET
     attempts = attempts + 1,
     epoch = epoch + 1
 WHERE payment_hash = :payment_hash
-    AND (state IN ('open', 'expired') OR (state = 'funded' AND received_msat - captured_msat >= price_msat))
+    AND (
+        (
+            state IN ('open', 'expired')
+            AND NOT EXISTS (SELECT 1 FROM strays WHERE strays.payment_hash = payments.payment_hash)
+        )
+        OR (state = 'funded' AND received_msat - captured_msat >= price_msat)
+    )
     AND digest = :digest
     AND (lease_until_ms IS NULL OR (:rerun AND lease_until_ms <= :now_ms))
     AND attempts < :most_attempts
@@ -188,7 +238,7 @@ VALUES (:payment_id, :epoch, :status, :headers_json, :body, :now_ms);
 
 -- name: find_answer
 -- Only while it is promised to be kept, whether or not it has been forgotten yet; the newest where there are several.
-SELECT status, headers_json, body
+SELECT answers.epoch, status, headers_json, body
 FROM answers
 JOIN payments ON payments.payment_id = answers.payment_id
 WHERE payment_hash = :payment_hash AND kept_at_ms > :before_ms
@@ -196,9 +246,16 @@ ORDER BY answers.epoch DESC
 LIMIT 1;
 
 -- name: forget_answers
--- Only what is no longer promised to be kept.
+-- Only what is no longer promised to be kept; so many at a time, the oldest first.
 DELETE FROM answers
-WHERE kept_at_ms <= :before_ms;
+WHERE (payment_id, epoch) IN (
+    SELECT payment_id, epoch
+    FROM answers
+    WHERE kept_at_ms <= :before_ms
+    ORDER BY kept_at_ms
+    LIMIT :most
+)
+RETURNING payment_id;
 
 -- name: enter
 -- No guard: the primary key refuses to move an amount twice for one reason.
@@ -210,6 +267,195 @@ VALUES (:payment_id, :epoch, :from_account, :to_account, :amount_msat, :now_ms);
 INSERT INTO entries (payment_id, epoch, from_account, to_account, amount_msat, at_ms)
 VALUES (:payment_id, 0, 'received', 'held', :received_msat, :now_ms)
 ON CONFLICT (payment_id, epoch, from_account, to_account) DO NOTHING;
+
+-- name: settle_surplus
+-- More was received than a preimage proved: added once for each claim to a tab that is still open, and to the credit of
+-- one that is spent when it is too little for another call. Nothing may have come in since the row was read. What is
+-- owed already, or was told before the first claim, has an entry in the way.
+UPDATE payments
+SET received_msat = :received_msat
+WHERE payment_hash = :payment_hash
+    AND received_msat = :before_msat
+    AND (state = 'funded' OR state = 'spent' AND :received_msat - captured_msat < price_msat)
+    AND NOT EXISTS (
+        SELECT 1
+        FROM entries
+        WHERE entries.payment_id = payments.payment_id
+            AND entries.epoch = payments.epoch
+            AND (entries.from_account = 'received' OR entries.to_account = 'credit')
+    )
+RETURNING payment_id, epoch, state;
+
+-- name: restore_payment
+-- A row that is there after all stays as it is.
+INSERT INTO payments (
+    payment_hash, state, price_msat, digest, resource, client, subnet, invoice, created_at_ms, expires_at_ms
+) VALUES (
+    :payment_hash, 'open', :price_msat, :digest, :resource, :client, :subnet, :invoice, :created_at_ms, :expires_at_ms
+)
+ON CONFLICT (payment_hash) DO NOTHING
+RETURNING payment_id;
+
+-- name: due_payments
+-- Unpaid invoices in the order in which they end, from behind the last one that was looked at.
+SELECT
+    payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms, settled_at_ms,
+    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms
+FROM payments
+WHERE state = 'open'
+    AND expires_at_ms <= :until_ms
+    AND (expires_at_ms > :after_ms OR (expires_at_ms = :after_ms AND payment_hash > :after_hash))
+ORDER BY expires_at_ms, payment_hash
+LIMIT :most;
+
+-- name: oldest_unsettled
+-- No guard: from here on a node is asked what it received, when it is asked for the first time.
+SELECT MIN(created_at_ms)
+FROM payments
+WHERE state IN ('open', 'expired');
+
+-- name: unclaimed
+-- Settled so long ago, and its invoice ended so long ago that no proof of it is good any more; nobody holds it.
+SELECT payment_id
+FROM payments
+WHERE state = 'funded'
+    AND settled_at_ms <= :before_ms
+    AND expires_at_ms <= :before_ms
+    AND (lease_until_ms IS NULL OR lease_until_ms <= :now_ms)
+ORDER BY settled_at_ms, payment_id
+LIMIT :most;
+
+-- name: give_up_unclaimed
+-- Whoever comes for it in the last moment has come for it.
+UPDATE payments
+SET state = 'credit', held_msat = 0, lease_until_ms = NULL
+WHERE payment_id = :payment_id
+    AND state = 'funded'
+    AND (lease_until_ms IS NULL OR lease_until_ms <= :now_ms)
+RETURNING epoch, received_msat - captured_msat;
+
+-- name: find_cursor
+-- No guard.
+SELECT cursor
+FROM cursors
+WHERE receiver = :receiver;
+
+-- name: move_cursor
+-- On from where it was read: whoever read from an older place, or beside somebody else, does not move it.
+INSERT INTO cursors (receiver, cursor, read_at_ms)
+VALUES (:receiver, :cursor, :now_ms)
+ON CONFLICT (receiver) DO UPDATE
+SET cursor = excluded.cursor, read_at_ms = excluded.read_at_ms
+WHERE cursors.cursor = :read_from
+RETURNING receiver;
+
+-- name: keep_stray
+-- Once; only more money than before is news.
+INSERT INTO strays (payment_hash, receiver, received_msat, seen_at_ms)
+VALUES (:payment_hash, :receiver, :received_msat, :now_ms)
+ON CONFLICT (payment_hash) DO UPDATE
+SET receiver = excluded.receiver, received_msat = excluded.received_msat, seen_at_ms = excluded.seen_at_ms
+WHERE strays.received_msat < excluded.received_msat
+RETURNING payment_hash;
+
+-- name: strays
+-- What has found its payment since is no stray.
+SELECT
+    strays.payment_hash, strays.receiver, strays.received_msat, strays.seen_at_ms, COALESCE(payments.resource, '')
+FROM strays
+LEFT JOIN payments ON payments.payment_hash = strays.payment_hash
+WHERE payments.payment_hash IS NULL OR payments.received_msat < strays.received_msat
+ORDER BY strays.seen_at_ms DESC, strays.payment_hash
+LIMIT :most;
+
+-- name: credits
+-- Whoever is owed something: whole payments first, then what was left over; oldest first.
+SELECT
+    payment_hash, state, resource, received_msat - captured_msat - refunded_msat, settled_at_ms
+FROM payments
+WHERE state IN ('credit', 'spent', 'refunded') AND received_msat > captured_msat + refunded_msat
+ORDER BY CASE WHEN state = 'credit' THEN 0 ELSE 1 END, settled_at_ms, payment_hash
+LIMIT :most;
+
+-- name: find_credit
+-- No guard: of one payment, whatever its state.
+SELECT
+    payment_hash,
+    state,
+    resource,
+    CASE WHEN state IN ('credit', 'spent', 'refunded') THEN received_msat - captured_msat - refunded_msat ELSE 0 END,
+    COALESCE(settled_at_ms, created_at_ms)
+FROM payments
+WHERE payment_hash = :payment_hash;
+
+-- name: newest_refund
+-- No guard: the highest attempt is the newest.
+SELECT
+    payments.payment_hash,
+    refunds.refund_hash,
+    refunds.invoice,
+    refunds.wallet,
+    refunds.amount_msat,
+    refunds.fee_limit_msat,
+    refunds.attempt,
+    refunds.state,
+    refunds.fee_msat,
+    refunds.reason,
+    refunds.held_at_ms
+FROM refunds
+JOIN payments ON payments.payment_id = refunds.payment_id
+WHERE payments.payment_hash = :payment_hash
+ORDER BY refunds.attempt DESC
+LIMIT 1;
+
+-- name: hold_refund
+-- Owed, and enough of it; the indexes allow one refund that is not released for each payment, and each invoice once.
+INSERT INTO refunds (
+    payment_id, attempt, refund_hash, invoice, wallet, amount_msat, fee_limit_msat, state, held_at_ms
+)
+SELECT
+    payments.payment_id,
+    COALESCE((SELECT MAX(refunds.attempt) FROM refunds WHERE refunds.payment_id = payments.payment_id), 0) + 1,
+    :refund_hash,
+    :invoice,
+    :wallet,
+    :amount_msat,
+    :fee_limit_msat,
+    'held',
+    :now_ms
+FROM payments
+WHERE payments.payment_hash = :payment_hash
+    AND payments.state = 'credit'
+    AND payments.received_msat - payments.captured_msat >= :cost_msat
+ON CONFLICT DO NOTHING
+RETURNING attempt;
+
+-- name: retry_refund
+-- Nobody has touched it for so long; whoever comes second finds that somebody just did.
+UPDATE refunds
+SET held_at_ms = :now_ms
+WHERE refund_hash = :refund_hash AND state = 'held' AND held_at_ms <= :before_ms
+RETURNING attempt;
+
+-- name: end_refund
+-- Only a held refund ends, and only once.
+UPDATE refunds
+SET state = :state, fee_msat = :fee_msat, reason = :reason, ended_at_ms = :now_ms
+WHERE refund_hash = :refund_hash AND state = 'held'
+RETURNING payment_id, amount_msat + fee_msat;
+
+-- name: refund_payment
+-- No other guard: its refund was held, so it is still owed. Routing that cost more than there was is the seller's own
+-- loss, not the payer's.
+UPDATE payments
+SET
+    state = 'refunded',
+    refunded_msat = CASE
+        WHEN received_msat - captured_msat < :cost_msat THEN received_msat - captured_msat
+        ELSE :cost_msat
+    END
+WHERE payment_id = :payment_id
+RETURNING epoch, refunded_msat;
 
 -- name: taken_slots
 -- No guard: it only proposes slots; taking one has its own guard.
@@ -227,9 +473,46 @@ WHERE free_calls.frees_at_ms <= :now_ms
 RETURNING slot;
 
 -- name: forget_free_calls
--- Only slots that are free again.
+-- Only slots that are free again; more at a time than are taken at a time, so none is left for ever.
 DELETE FROM free_calls
-WHERE frees_at_ms <= :now_ms;
+WHERE (bucket, slot) IN (
+    SELECT bucket, slot
+    FROM free_calls
+    WHERE frees_at_ms <= :now_ms
+    ORDER BY frees_at_ms
+    LIMIT :most
+);
+
+-- name: free_total
+-- No guard: it only proposes; counting a call has its own guard.
+SELECT taken
+FROM free_totals
+WHERE bucket = :bucket AND day = :day;
+
+-- name: count_free_call
+-- One more on this day, as long as there are less than so many: of any number of callers at once, no more are counted.
+INSERT INTO free_totals (bucket, day, taken)
+VALUES (:bucket, :day, 1)
+ON CONFLICT (bucket, day) DO UPDATE
+SET taken = free_totals.taken + 1
+WHERE free_totals.taken < :most
+RETURNING taken;
+
+-- name: uncount_free_call
+-- One less, for a call that was counted in this very transaction and was not granted after all.
+UPDATE free_totals
+SET taken = taken - 1
+WHERE bucket = :bucket AND day = :day AND taken > 0;
+
+-- name: forget_free_totals
+-- Only days that are over; so many at a time.
+DELETE FROM free_totals
+WHERE (bucket, day) IN (
+    SELECT bucket, day
+    FROM free_totals
+    WHERE day < :day
+    LIMIT :most
+);
 
 -- name: keep_salt
 -- The first one stays.
@@ -268,7 +551,8 @@ WITH booked AS (
             AS held_msat,
         SUM(CASE WHEN to_account = 'earned' THEN amount_msat ELSE 0 END) AS earned_msat,
         SUM(CASE WHEN to_account = 'credit' THEN amount_msat WHEN from_account = 'credit' THEN -amount_msat ELSE 0 END)
-            AS credit_msat
+            AS credit_msat,
+        SUM(CASE WHEN to_account = 'refunded' THEN amount_msat ELSE 0 END) AS refunded_msat
     FROM entries
     GROUP BY payment_id
 ),
@@ -281,6 +565,12 @@ drawn AS (
     FROM draws
     GROUP BY payment_id
 ),
+paid_back AS (
+    SELECT payment_id, SUM(amount_msat + fee_msat) AS cost_msat
+    FROM refunds
+    WHERE state = 'captured'
+    GROUP BY payment_id
+),
 told AS (
     SELECT
         payments.payment_hash,
@@ -289,17 +579,25 @@ told AS (
         payments.held_msat,
         payments.captured_msat,
         payments.epoch,
-        payments.received_msat - payments.captured_msat AS left_msat,
+        payments.refunded_msat,
+        payments.received_msat - payments.captured_msat - payments.refunded_msat AS left_msat,
         COALESCE(booked.received_msat, 0) AS booked_received_msat,
         COALESCE(booked.held_msat, 0) AS booked_held_msat,
         COALESCE(booked.earned_msat, 0) AS booked_earned_msat,
         COALESCE(booked.credit_msat, 0) AS booked_credit_msat,
+        COALESCE(booked.refunded_msat, 0) AS booked_refunded_msat,
+        CASE
+            WHEN COALESCE(paid_back.cost_msat, 0) < payments.received_msat - payments.captured_msat
+                THEN COALESCE(paid_back.cost_msat, 0)
+            ELSE payments.received_msat - payments.captured_msat
+        END AS paid_back_msat,
         COALESCE(drawn.held_msat, 0) AS drawn_held_msat,
         COALESCE(drawn.captured_msat, 0) AS drawn_captured_msat,
         COALESCE(drawn.epoch, 0) AS drawn_epoch
     FROM payments
     LEFT JOIN booked ON booked.payment_id = payments.payment_id
     LEFT JOIN drawn ON drawn.payment_id = payments.payment_id
+    LEFT JOIN paid_back ON paid_back.payment_id = payments.payment_id
 )
 SELECT payment_hash, 'received by its row, and by the entries', received_msat, booked_received_msat
 FROM told
@@ -328,10 +626,18 @@ UNION ALL
 SELECT
     payment_hash,
     'owed to its payer, and by the entries',
-    CASE WHEN state IN ('spent', 'credit') THEN left_msat ELSE 0 END,
+    CASE WHEN state IN ('spent', 'credit', 'refunded') THEN left_msat ELSE 0 END,
     booked_credit_msat
 FROM told
-WHERE booked_credit_msat <> CASE WHEN state IN ('spent', 'credit') THEN left_msat ELSE 0 END
+WHERE booked_credit_msat <> CASE WHEN state IN ('spent', 'credit', 'refunded') THEN left_msat ELSE 0 END
+UNION ALL
+SELECT payment_hash, 'refunded by its row, and by the entries', refunded_msat, booked_refunded_msat
+FROM told
+WHERE refunded_msat <> booked_refunded_msat
+UNION ALL
+SELECT payment_hash, 'refunded by its row, and by its refunds', refunded_msat, paid_back_msat
+FROM told
+WHERE refunded_msat <> paid_back_msat
 UNION ALL
 SELECT payment_hash, 'epoch of its row, and of its newest draw', epoch, drawn_epoch
 FROM told
@@ -343,3 +649,67 @@ LEFT JOIN payments ON payments.payment_id = answers.payment_id
 LEFT JOIN draws
     ON draws.payment_id = answers.payment_id AND draws.epoch = answers.epoch AND draws.state = 'captured'
 WHERE draws.epoch IS NULL;
+
+-- name: newest_seal
+-- No guard: that nobody has sealed since is the guard of keeping the next one.
+SELECT seal, digest
+FROM seals
+ORDER BY seal DESC
+LIMIT 1;
+
+-- name: mark_entries
+-- Not sealed yet, the oldest payments first. Of two who seal at once, the second one's marks are undone with its seal.
+UPDATE entries
+SET seal = :seal
+WHERE (payment_id, epoch, from_account, to_account) IN (
+    SELECT payment_id, epoch, from_account, to_account
+    FROM entries
+    WHERE seal IS NULL
+    ORDER BY payment_id
+    LIMIT :most
+)
+RETURNING payment_id;
+
+-- name: keep_seal
+-- Nobody else has made this seal meanwhile.
+INSERT INTO seals (seal, entries, digest, mac, key_id, sealed_at_ms)
+VALUES (:seal, :entries, :digest, :mac, :key_id, :now_ms)
+ON CONFLICT (seal) DO NOTHING
+RETURNING seal;
+
+-- name: seals_after
+-- No guard: for whoever verifies them, so many at a time.
+SELECT seal, entries, digest, mac, key_id, sealed_at_ms
+FROM seals
+WHERE seal > :after
+ORDER BY seal
+LIMIT :most;
+
+-- name: sealed_entries
+-- No guard: what the seals from one to another say that they hold. Of a payment that is gone, its hash is nothing.
+SELECT
+    entries.seal,
+    payments.payment_hash,
+    entries.epoch,
+    entries.from_account,
+    entries.to_account,
+    entries.amount_msat,
+    entries.at_ms
+FROM entries
+LEFT JOIN payments ON payments.payment_id = entries.payment_id
+WHERE entries.seal BETWEEN :first AND :last;
+
+-- name: entries_of_no_seal
+-- No guard: marked with a seal that is not there.
+SELECT entries.seal, COUNT(*)
+FROM entries
+LEFT JOIN seals ON seals.seal = entries.seal
+WHERE entries.seal IS NOT NULL AND seals.seal IS NULL
+GROUP BY entries.seal
+ORDER BY entries.seal;
+
+-- name: unsealed_entries
+-- No guard: how many wait for the next seal, and since when.
+SELECT COUNT(*), MIN(at_ms)
+FROM entries
+WHERE seal IS NULL;

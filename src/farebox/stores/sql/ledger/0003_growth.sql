@@ -16,13 +16,17 @@ CREATE INDEX payments_open_until ON payments (expires_at_ms) WHERE state = 'open
 CREATE INDEX payments_expired ON payments (expires_at_ms) WHERE state = 'expired';
 CREATE INDEX payments_credit ON payments (created_at_ms) WHERE state = 'credit';
 
+-- Paid and not used up, which are few: those that nobody comes for end as credit.
+CREATE INDEX payments_funded ON payments (settled_at_ms) WHERE state = 'funded';
+
 -- One payment back to the payer of a credit. The index is why a credit is paid back once; one that certainly failed may
--- be tried again with another invoice.
+-- be tried again with another invoice. Only the wallet that was asked can tell what became of it.
 CREATE TABLE refunds (
     payment_id INTEGER NOT NULL REFERENCES payments (payment_id),
     attempt INTEGER NOT NULL CHECK (attempt > 0),
     refund_hash BLOB NOT NULL UNIQUE CHECK (length(refund_hash) = 32),
     invoice TEXT NOT NULL,
+    wallet TEXT NOT NULL,
     amount_msat BIGINT NOT NULL CHECK (amount_msat > 0),
     fee_limit_msat BIGINT NOT NULL CHECK (fee_limit_msat >= 0),
     fee_msat BIGINT NOT NULL DEFAULT 0 CHECK (fee_msat >= 0),
@@ -42,7 +46,8 @@ CREATE TABLE cursors (
     read_at_ms BIGINT NOT NULL
 );
 
--- What a node received for invoices that this ledger does not know: another shop's, or ours from before a backup.
+-- What a node received that fits no payment: for invoices that this ledger does not know (another shop's, or ours that a
+-- restored backup has lost), for less than the price, or beyond the tab.
 CREATE TABLE strays (
     payment_hash BLOB PRIMARY KEY CHECK (length(payment_hash) = 32),
     receiver TEXT NOT NULL,
@@ -66,6 +71,7 @@ CREATE TABLE seals (
     seal INTEGER PRIMARY KEY CHECK (seal > 0),
     entries INTEGER NOT NULL CHECK (entries > 0),
     digest BLOB NOT NULL CHECK (length(digest) = 32),
-    key_id BLOB,
+    mac BLOB NOT NULL CHECK (length(mac) = 32),
+    key_id BLOB NOT NULL,
     sealed_at_ms BIGINT NOT NULL
 );

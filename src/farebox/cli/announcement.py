@@ -1,0 +1,62 @@
+"""What an operator is told when a shop opens, and what is written down for others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from farebox.cli.config import Config
+from farebox.cli.output import tell
+from farebox.cli.sandbox_api import Wallets
+from farebox.cli.state import write_private
+from farebox.core.amount import Amount
+
+log = structlog.get_logger("farebox")
+
+
+def announce(config: Config, url: str, wallets: Wallets | None) -> None:
+    """Lines for a person: what is sold where, at which price."""
+    if wallets is not None:
+        tell(
+            "SANDBOX: no real money moves here. Set `receiver` (or --receiver) to your node to be paid.",
+            style="bold red",
+        )
+    for line in config.route:
+        key = f"{line.method or ('POST' if line.upstream is None else 'any')} {url}{line.path}"
+        price = line.price if line.price == "free" else str(Amount.read(line.price))
+        tell(f"  {key}  {price}", style="bold")
+    tell(f"  prices at {url}/pricing; stop with Ctrl-C")
+    log.info("serving", url=url, routes=len(config.route), sandbox=wallets is not None)
+
+
+def write_state(file: Path, *, url: str, wallets: Wallets | None, store: str) -> None:
+    """The URLs of an open shop, as JSON for its owner alone. Raises ConfigError."""
+    state = {
+        "shop": url,
+        "buyer_wallet": wallets.buyer.reveal() if wallets else None,
+        "seller_wallet": wallets.seller.reveal() if wallets else None,
+        "refund_wallet": wallets.refunds.reveal() if wallets else None,
+        "store": store,
+    }
+    write_private(file, json.dumps(state))
+
+
+async def warn_of_silent_upstreams(config: Config) -> None:
+    """A line for each service that does not answer now; it may come up later, so the shop opens all the same."""
+    for url in {line.upstream or line.openai for line in config.route} - {None}:
+        parts = urlsplit(url or "")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(2):
+                _, writer = await asyncio.open_connection(parts.hostname, port)
+            writer.close()
+        except (OSError, TimeoutError) as error:
+            reason = "connection refused" if isinstance(error, ConnectionRefusedError) else type(error).__name__
+            tell(
+                f"warning: {parts.hostname}:{port} does not answer ({reason}); calls fail, unpaid, until it does",
+                style="yellow",
+            )

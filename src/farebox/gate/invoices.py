@@ -1,0 +1,171 @@
+"""Invoices: the one that a caller has not paid yet, or a new one within the limits.
+
+Rules (reliability, 3.4: admission)
+1. A caller's own unpaid invoice for the same request and price comes first; asking for it twice at once makes one.
+2. Nothing is asked of the node that is going to be refused. While no more may be made, only those are looked for in the
+   ledger who were given an invoice lately: they may have one still.
+3. The node is asked by a few at a time and for so long at most; while it is known to be away it is not asked.
+4. The ledger has the last word on how many a client may owe. What it refuses was seen by nobody, and runs out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final
+
+from farebox.core.bolt11 import Invoice, decode
+from farebox.core.client_prefix import LOCAL
+from farebox.core.errors import GateOverloaded, NodeUnavailable, TooManyUnpaidInvoices
+from farebox.core.payment import Payment, PaymentState
+from farebox.core.ports import Conversation, Ledger, Receiver
+from farebox.gate.admission import Admission, Circuit, Outstanding
+from farebox.gate.flights import Flights
+from farebox.gate.terms import Terms, Visit
+
+_MOST_CLIENTS: Final = 8192
+_MOST_DESCRIPTION: Final = 120  # characters; phoenixd takes 128
+
+Ask = Callable[[Conversation[Invoice], timedelta], Awaitable[Invoice]]
+_Wanted = tuple[str, bytes, int]  # client, digest and price
+_Found = tuple[Invoice, bool, Visit]  # whether the caller had it already, and for whom it was found or made
+
+
+class Invoices:
+    """Finds and makes invoices: `invoice, reused = await invoices.owed_for(visit)`.
+
+    ask: carries a conversation with the node to its end, within that time; raises NodeUnavailable.
+    """
+
+    def __init__(self, *, ledger: Ledger, receiver: Receiver, terms: Terms, admission: Admission, ask: Ask) -> None:
+        limits = terms.limits
+        self._ledger = ledger
+        self._receiver = receiver
+        self._terms = terms
+        self._admission = admission
+        self._ask = ask
+        self._flights: Flights[_Wanted, _Found] = Flights(limits.waiting, _too_many_wait)
+        self._minting = asyncio.Semaphore(limits.minting_at_once)
+        self._outstanding = Outstanding(ledger.count_unpaid, limits.all_unpaid_invoices)
+        self._circuit = Circuit()
+        self._asked_for: OrderedDict[str, None] = OrderedDict()  # clients that have been given an invoice
+
+    async def owed_for(self, visit: Visit) -> tuple[Invoice, bool]:
+        """The invoice for this call, and whether the caller had it already.
+
+        Raises TooManyUnpaidInvoices, GateOverloaded, NodeUnavailable, StoreUnavailable.
+        """
+        client = visit.client
+        wanted = client, visit.quote.digest, visit.quote.amount.msat
+        if wanted not in self._flights:
+            may_make = self._admission.take_invoice(client, _now_s())
+            try:
+                if not may_make and client not in self._asked_for:
+                    raise GateOverloaded("too many invoices are being made")
+                self._admission.look(client, _now_s())
+            except GateOverloaded:
+                self._give_back(may_make)
+                raise
+        else:
+            may_make = False
+        invoice, reused, found_for = await self._flights.join(wanted, lambda: self._find_or_make(visit, may_make))
+        self._remember(client)
+        return invoice, reused or found_for is not visit
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._flights.close()
+
+    async def _find_or_make(self, visit: Visit, may_make: bool) -> _Found:  # noqa: FBT001 - taken where this begins
+        quote, client = visit.quote, visit.client
+        made = False
+        try:
+            known = await self._ledger.reusable_payment(client=client, digest=quote.digest, price=quote.amount)
+            if known is not None:
+                return decode(known.invoice), True, visit
+            if not may_make:
+                raise GateOverloaded("too many invoices are being made")
+            self._circuit.check(_now_s())
+            if client != LOCAL:  # a crowd, and no caller
+                of_client, of_subnet = await self._ledger.count_unpaid_of(client)
+                most, most_of_subnet = self._most
+                if of_client >= most or of_subnet >= most_of_subnet:
+                    raise TooManyUnpaidInvoices()
+            await self._outstanding.begin(client, _now_s())
+            made = True
+            try:
+                return await self._make(visit), False, visit
+            finally:
+                self._outstanding.end()
+        finally:
+            self._give_back(may_make and not made)
+
+    def _give_back(self, unused: bool) -> None:  # noqa: FBT001 - says it
+        if unused:
+            self._admission.give_back_invoice()
+
+    def _remember(self, client: str) -> None:
+        self._asked_for[client] = None
+        self._asked_for.move_to_end(client)
+        if len(self._asked_for) > _MOST_CLIENTS:
+            self._asked_for.popitem(last=False)
+
+    @property
+    def _most(self) -> tuple[int, int]:
+        limits = self._terms.limits
+        return limits.unpaid_invoices, limits.unpaid_invoices * limits.subnet
+
+    async def _make(self, visit: Visit) -> Invoice:
+        quote = visit.quote
+        invoice = await self._mint(visit)
+        if invoice.amount != quote.amount or self._receiver.network not in (None, invoice.network):
+            raise NodeUnavailable("the node made another invoice than it was asked for")
+        payment = Payment(
+            payment_hash=invoice.payment_hash,
+            state=PaymentState.OPEN,
+            price=quote.amount,
+            digest=quote.digest,
+            resource=quote.resource,
+            client=visit.client,
+            invoice=invoice.text,
+            created_at=invoice.created_at,
+            expires_at=invoice.expires_at,
+        )
+        most, most_of_subnet = self._most if visit.client != LOCAL else (None, None)
+        if not await self._ledger.open_payment(payment, most_unpaid=most, most_unpaid_of_subnet=most_of_subnet):
+            raise TooManyUnpaidInvoices()
+        return invoice
+
+    async def _mint(self, visit: Visit) -> Invoice:
+        until_s = _now_s() + self._terms.mint_within.total_seconds()
+        try:
+            async with asyncio.timeout_at(until_s):
+                await self._minting.acquire()
+        except TimeoutError:
+            raise NodeUnavailable("it takes too long to answer others") from None
+        try:
+            self._circuit.begin(_now_s())
+            conversation = self._receiver.create_invoice(
+                visit.quote.amount,
+                description=(visit.quote.description or visit.quote.resource)[:_MOST_DESCRIPTION],
+                expires_in=self._terms.invoice_expires_in,
+            )
+            try:
+                invoice = await self._ask(conversation, timedelta(seconds=until_s - _now_s()))
+            except NodeUnavailable:
+                self._circuit.failed(_now_s(), slow=_now_s() >= until_s)
+                raise
+        finally:
+            self._minting.release()
+        self._circuit.answered()
+        return invoice
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _too_many_wait() -> GateOverloaded:
+    return GateOverloaded("too many callers wait for an invoice")

@@ -1,0 +1,78 @@
+"""Places: the engine behind a ledger's URL, and the migrations that wait for an operator's word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from farebox.core.errors import ConfigError
+from farebox.core.payment import DRAW_MOVES, PAYMENT_MOVES
+from farebox.core.ports import Clock
+from farebox.stores.engine import Engine, edges, utc_now
+from farebox.stores.sqlite import SqliteEngine, open_file
+
+ROOM: Final = "ledger"
+MACHINES: Final = {"payment_moves": edges(PAYMENT_MOVES), "draw_moves": edges(DRAW_MOVES)}
+_MEMORY: Final = ":memory:"
+
+
+def open_engine(url: str, clock: Clock | None) -> Engine:
+    """The engine at a URL, its tables made and migrated as needed; clock: None for the database's.
+
+    Raises ConfigError, in one line, and StoreUnavailable, as `open_ledger` says.
+    """
+    if not _is_postgresql(url):
+        return SqliteEngine(sqlite_path(url), room=ROOM, moves=MACHINES, clock=clock or utc_now)
+    _need_driver()
+    from farebox.stores.postgres import PostgresEngine
+
+    return PostgresEngine(url, room=ROOM, moves=MACHINES, clock=clock)
+
+
+def migrate_ledger(url: str) -> None:
+    """Apply every migration, also those that an older farebox can't live with: every gateway must be new.
+
+    Raises ConfigError, in one line, and StoreUnavailable, as `open_ledger` does.
+    """
+    if not _is_postgresql(url):
+        open_file(sqlite_path(url), room=ROOM, moves=MACHINES, contract=True).close()
+        return
+    _need_driver()
+    from farebox.stores.postgres_schema import migrate_database
+
+    migrate_database(url, room=ROOM, moves=MACHINES, contract=True)
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file that a URL names; None for a database in memory. Raises ConfigError for any other URL."""
+    scheme, _, rest = url.partition(":")
+    if scheme != "sqlite":
+        raise ConfigError(
+            "a ledger is kept at a URL; for a file write sqlite:/// in front of its path, for PostgreSQL postgresql://…"
+        )
+    if rest == _MEMORY:
+        return None
+    if rest.startswith("///") and len(rest) > len("///"):
+        return Path(rest.removeprefix("///")).expanduser()
+    raise ConfigError("A ledger in SQLite is sqlite:///relative/path, sqlite:////absolute/path or sqlite::memory:.")
+
+
+def shown(url: str) -> str:
+    """A URL as it may be shown to others: without a password, and without anything else that may hold one."""
+    if not _is_postgresql(url):
+        return url
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme, user.partition(":")[0] + at + host, parts.path, "", ""))
+
+
+def _is_postgresql(url: str) -> bool:
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def _need_driver() -> None:
+    try:
+        import psycopg  # noqa: F401 - it is not there, or finds no libpq
+    except ImportError:
+        raise ConfigError("a ledger in PostgreSQL needs its driver: pip install 'farebox[postgresql]'") from None

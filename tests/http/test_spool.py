@@ -1,0 +1,101 @@
+"""The copy of an answer while it flows: small ones in memory, large ones in a file that nobody else can open."""
+
+import asyncio
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from farebox.http.spool import Spool, Spools
+
+pytestmark = pytest.mark.anyio
+
+MOST = 2**20
+
+
+async def copied(spools: Spools, chunks: list[bytes]) -> tuple[Spool, bytes | None]:
+    spool = spools.open()
+    for chunk in chunks:
+        await spool.add(chunk)
+    async with spool.read() as body:
+        return spool, body
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [0, 5, 0], [262_144], [262_145], [100_000] * 5, [300_000, 1], [MOST]])
+async def test_a_copy_is_what_was_added(tmp_path: Path, sizes: list[int]) -> None:
+    chance = random.Random(1)
+    chunks = [chance.randbytes(size) for size in sizes]
+    spool, body = await copied(Spools(str(tmp_path), most=MOST), chunks)
+    async with spool.read() as again:
+        assert b"".join(chunks) == body == again
+    assert [] == list(tmp_path.iterdir())
+    spool.close()
+
+
+@pytest.mark.parametrize(("size", "files"), [(200_000, 0), (300_000, 1)])
+async def test_only_a_large_copy_is_in_a_file_and_only_its_owner_could_open_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, files: int
+) -> None:
+    opened: list[Any] = []
+    original = tempfile.TemporaryFile
+
+    def watched(**given: Any) -> Any:
+        opened.append(original(**given))
+        return opened[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", watched)
+    spool, _ = await copied(Spools(str(tmp_path), most=MOST), [bytes(size)])
+    modes = [Path(f"/proc/self/fd/{file.fileno()}").stat() for file in opened]
+    spool.close()
+    assert [(0o600, 0)] * files == [(each.st_mode & 0o777, each.st_nlink) for each in modes]
+    assert [True] * files == [file.closed for file in opened]
+
+
+async def test_a_copy_that_grows_beyond_what_is_kept_is_dropped(tmp_path: Path) -> None:
+    spool, body = await copied(Spools(str(tmp_path), most=MOST), [bytes(MOST), b"1"])
+    assert (None, False) == (body, spool.whole)
+
+
+@pytest.mark.parametrize("chunks", [[bytes(300_000)], [bytes(300_000), bytes(300_000), bytes(10)]])
+async def test_a_copy_that_the_disk_refuses_is_dropped_and_told(
+    monkeypatch: pytest.MonkeyPatch, chunks: list[bytes]
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("r+b", 2**19))  # noqa: SIM115
+    with capture_logs() as logs:
+        spool, body = await copied(Spools(None, most=MOST), chunks)
+        spool.close()
+    assert (None, False) == (body, spool.whole)
+    assert [("spool-failed", "No space left on device")] == [(line["event"], line["reason"]) for line in logs]
+
+
+async def test_only_a_few_large_copies_are_read_back_at_once(tmp_path: Path) -> None:
+    spools = Spools(str(tmp_path), most=MOST)
+    reading = most = 0
+    four = asyncio.Barrier(4)
+
+    async def read() -> None:
+        nonlocal reading, most
+        spool = spools.open()
+        await spool.add(bytes(300_000))
+        async with spool.read():
+            reading += 1
+            most = max(most, reading)
+            await four.wait()
+            reading -= 1
+        spool.close()
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*[read() for _ in range(20)])
+    assert 4 == most
+
+
+def test_what_is_to_be_written_after_a_copy_was_closed_opens_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **given: opened.append(given))
+    spool = Spools(None, most=MOST).open()
+    spool.close()
+    spool._write([bytes(10)])
+    assert [] == opened

@@ -1,0 +1,171 @@
+"""What was paid is known to the shop, though nobody shows a proof, and though its line to the node keeps breaking."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from farebox.core.amount import Amount
+from farebox.core.bolt11 import Invoice, decode
+from farebox.core.payment import Payment
+from farebox.core.ports import Paid
+from farebox.lightning.phoenixd_api import phoenixd_api
+from farebox.lightning.sandbox import Sandbox
+from farebox.stores import open_ledger
+from farebox.testing.relay import Relay, relayed
+
+pytestmark = [pytest.mark.system, pytest.mark.anyio]
+
+PRICE = Amount.sats(21)
+KNOWN_WITHIN_S = 1.0  # of the payment, for 99 of 100, while the line is there
+CAUGHT_UP_WITHIN_S = 5.0  # of the line's return
+MOST_IDLE_CPU = 0.05
+IDLE_S = 2.0
+PAID_EACH_TIME = 3  # between two kills
+
+CONFIG = """
+receiver = "phoenixd+http://:seller@127.0.0.1:{port}"
+store = "sqlite:///farebox.db"
+free_calls = 0
+invoice_expires_in_s = 3600
+unpaid_per_client = 100000
+
+[[route]]
+path = "/"
+price = "21 sat"
+upstream = "{upstream}"
+"""
+
+
+@dataclass
+class Street:
+    """A shop in a process of its own, and a node behind a line that can be cut."""
+
+    shop: Any
+    payer: Any
+    sandbox: Sandbox
+    relay: Relay
+
+    async def invoices(self, count: int) -> list[Invoice]:
+        """So many calls that were asked for."""
+        names = [f"{time.monotonic_ns()} {number}" for number in range(count)]
+        return [decode((await self.payer.challenge(self.shop.url, name))["invoice"]) for name in names]
+
+    async def pay(self, invoice: Invoice) -> None:
+        """From the buyer's own node, whatever the shop's line to its node does."""
+        outcome = await asyncio.to_thread(self.sandbox.buyer.pay, invoice, fee_limit=None)
+        assert isinstance(outcome, Paid)
+
+    async def rows(self, invoices: Sequence[Invoice]) -> list[Payment]:
+        ledger = open_ledger(self.shop.place["store"])
+        try:
+            found = [await ledger.find_payment(invoice.payment_hash) for invoice in invoices]
+            return [row for row in found if row is not None]
+        finally:
+            await ledger.close()
+
+    async def known_within(self, invoices: Sequence[Invoice], span_s: float) -> float:
+        """Seconds until all of them are settled in the ledger."""
+        began = time.monotonic()
+        while missing := [row for row in await self.rows(invoices) if row.settled_at is None]:
+            assert time.monotonic() < began + span_s, f"{len(missing)} of {len(invoices)} are not known"
+            await asyncio.sleep(0.05)
+        return time.monotonic() - began
+
+    def delays_s(self, rows: Sequence[Payment]) -> list[float]:
+        """From each payment until it was known, sorted."""
+        spans = []
+        for row in rows:
+            receipt = self.sandbox.seller.find_receipt(row.payment_hash)
+            assert receipt is not None
+            assert receipt.completed_at is not None
+            assert row.settled_at is not None
+            spans.append((row.settled_at - receipt.completed_at) / timedelta(seconds=1))
+        return sorted(spans)
+
+    async def cpu(self) -> float:
+        """The share of a processor that the shop takes while nothing happens."""
+        before = cpu_s(self.shop.process.pid)
+        await asyncio.sleep(IDLE_S)
+        return (cpu_s(self.shop.process.pid) - before) / IDLE_S
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@asynccontextmanager
+async def opened(open_shop: Any, serve_app: Any, payer: Any, writer_url: str, folder: Path) -> AsyncIterator[Street]:
+    sandbox = Sandbox.open(folder / "node.db")
+    with serve_app(phoenixd_api(sandbox, {"seller": "seller", "buyer": "buyer"})) as url:
+        async with relayed("127.0.0.1", urlsplit(url).port or 0) as relay:
+            config = folder / "farebox.toml"
+            config.write_text(CONFIG.format(port=relay.port, upstream=writer_url))
+            with open_shop(str(config), "--log-level", "info") as shop:
+                yield Street(shop, payer, sandbox, relay)
+    sandbox.close()
+
+
+@pytest.fixture
+async def street(open_shop: Any, serve_app: Any, payer: Any, writer_url: str, tmp_path: Path) -> AsyncIterator[Street]:
+    async with opened(open_shop, serve_app, payer, writer_url, tmp_path) as street:
+        yield street
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.full)])
+async def test_no_payment_is_missed_while_the_line_to_the_node_keeps_breaking(
+    street: Street, seed: int, tell: Callable[[str], object], kills: int
+) -> None:
+    chance = random.Random(seed)
+    calm = await street.invoices(kills)
+    for invoice in calm:
+        await street.pay(invoice)
+        await asyncio.sleep(chance.uniform(0, 0.1))
+    await street.known_within(calm, CAUGHT_UP_WITHIN_S)
+    delays = street.delays_s(await street.rows(calm))
+    p99 = delays[max(0, len(delays) * 99 // 100 - 1)]
+
+    stormy = await street.invoices(kills * PAID_EACH_TIME)
+    waiting = list(stormy)
+    for _ in range(kills):
+        paying = [asyncio.create_task(street.pay(waiting.pop())) for _ in range(PAID_EACH_TIME)]
+        await asyncio.sleep(chance.uniform(0, 0.3))
+        await street.relay.tear_down()
+        await asyncio.sleep(chance.uniform(0, 0.2))
+        await street.relay.put_up()
+        await asyncio.gather(*paying)
+    caught_up = await street.known_within(stormy, CAUGHT_UP_WITHIN_S)
+    tell(
+        f"C4: {kills} kills, {len(stormy)} payments meanwhile, 0 missed, all known {caught_up:.2f} s after the last; "
+        f"in peace {len(calm)} payments, p50 {delays[len(delays) // 2]:.2f} s, p99 {p99:.2f} s (seed {seed})"
+    )
+    assert p99 <= KNOWN_WITHIN_S, f"seed {seed}"
+
+
+async def test_what_came_while_the_node_was_away_is_known_soon_after_and_nothing_spins(
+    street: Street, tell: Callable[[str], object]
+) -> None:
+    invoices = await street.invoices(10)
+    in_peace = await street.cpu()
+    await street.relay.tear_down()
+    for invoice in invoices:
+        await street.pay(invoice)
+    while_away = await street.cpu()
+    await street.relay.put_up()
+    caught_up = await street.known_within(invoices, CAUGHT_UP_WITHIN_S)
+    tell(f"C4: idle CPU {in_peace:.1%}, with the node away {while_away:.1%}; known {caught_up:.2f} s after its return")
+    assert max(in_peace, while_away) < MOST_IDLE_CPU
+    assert 1 == street.shop.told.count("settlements-not-read")

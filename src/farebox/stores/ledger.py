@@ -153,7 +153,7 @@ class SqlLedger(SettlementStore, RefundStore):
         A payment whose last attempt lapsed without a word is moved to CREDIT, so that it can't hang.
         name: of a caller that remembers itself under which one it asked in doubt (`stores.names`).
         """
-        with self._names.name(claiming(payment_hash), name) as own:
+        with self._names.name(claiming(payment_hash, digest), name) as own:
             claim = moves.Claim(
                 payment_hash=payment_hash,
                 name=own,

@@ -19,9 +19,9 @@ _NAME_BYTES: Final = 16
 _MOST: Final = 10_000
 
 
-def claiming(payment_hash: bytes) -> bytes:
-    """The operation that claims a payment."""
-    return payment_hash
+def claiming(payment_hash: bytes, digest: bytes) -> bytes:
+    """The operation that claims a payment for one request: what was won for it is no other request's."""
+    return payment_hash + digest
 
 
 def capturing(hold: Hold) -> bytes:

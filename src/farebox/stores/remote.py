@@ -38,7 +38,7 @@ from farebox.stores.names import Names, capturing, claiming
 CALLS: Final = calls(Ledger, without=frozenset({"close"}))
 LONGEST_PATH: Final = 100  # bytes; the system takes 107 at most, macOS 103
 _NAMED: Final[Mapping[str, Callable[..., bytes]]] = {
-    "hold": lambda payment_hash, **_: claiming(payment_hash),
+    "hold": lambda payment_hash, *, digest, **_: claiming(payment_hash, digest),
     "capture": lambda hold, *_, **__: capturing(hold),
 }
 _WAITING_TO_BE_TAKEN: Final = 128

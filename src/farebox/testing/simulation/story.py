@@ -178,12 +178,12 @@ class Buyer:
 
     async def _mistake(self) -> None:
         """Show the proof for something else, which buys nothing and loses nothing."""
-        held = self.town.row(self.payment_hash)
         reply = await self._call(b"something else", self.proof)
         if reply is None:
             return
         _check(reply.status != 200, "an answer was given for another request")
-        spent = held is not None and held.state in (PaymentState.SPENT, PaymentState.CREDIT)
+        stands = self.town.row(self.payment_hash)  # a call of before may have ended meanwhile
+        spent = stands is not None and stands.state in (PaymentState.SPENT, PaymentState.CREDIT)
         _check(reply.status != 402 or spent, "a payer with money here was asked for more")
 
     def _answered(self, reply: Reply) -> None:

@@ -50,7 +50,7 @@ def test_the_buyer_loads_nothing_of_the_seller() -> None:
     assert not {"farebox.gate", "farebox.catalog", "farebox.services", "pydantic", "uvicorn", "starlette"} & loaded
 
 
-@pytest.mark.system
+@pytest.mark.full  # a quarter of a minute
 def test_each_module_can_be_the_first_to_be_imported(modules) -> None:
     names = [name for name in modules if not name.endswith("__main__")]  # which runs when it is imported
     ran = subprocess.run(

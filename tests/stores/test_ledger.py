@@ -9,6 +9,7 @@ import pytest
 from farebox.core.ports import Clock
 from farebox.stores import open_ledger
 from farebox.stores.ledger import SqlLedger
+from farebox.testing.ledger_model import check_against_model
 from farebox.testing.ledger_stage import run_sql
 from farebox.testing.ledgers import LedgerSuite
 from farebox.testing.postgres import Ledgers, Postgres
@@ -19,7 +20,10 @@ class TestSqliteInMemory(LedgerSuite):
         return open_ledger("sqlite::memory:", clock)
 
 
+@pytest.mark.system  # no process, but a disk
 class TestSqliteFile(LedgerSuite):
+    model_runs = 12
+
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path: Path) -> None:
         self.paths = (tmp_path / f"{number}.db" for number in itertools.count())
@@ -54,3 +58,17 @@ class TestPostgres(LedgerSuite):
         tables = await run_sql(ledger, "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal")
         for trigger, table in tables:
             await run_sql(ledger, f"DROP TRIGGER {trigger} ON {table}")
+
+
+@pytest.mark.parametrize(
+    "runs", [pytest.param(500, marks=pytest.mark.full), pytest.param(10_000, marks=pytest.mark.soak)]
+)
+def test_the_ledger_agrees_with_its_model_as_often_as_the_target_says(runs: int) -> None:
+    counted = itertools.count()
+
+    def open_one(clock: Clock) -> SqlLedger:
+        next(counted)
+        return open_ledger("sqlite::memory:", clock)
+
+    check_against_model(open_one, runs=runs, steps=50)
+    assert next(counted) >= runs

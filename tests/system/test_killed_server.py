@@ -18,7 +18,6 @@ from farebox.core.ports import Failed, Paid, Unresolved
 
 pytestmark = [pytest.mark.system, pytest.mark.anyio]
 
-KILLS = 50
 BUYERS = 6
 PRICE = Amount.sats(21)
 FIRST_BALANCE = Amount.sats(1_000_000)
@@ -144,15 +143,16 @@ async def street(open_shop: Any, writer: Any, writer_url: str, payer: Any, tmp_p
         yield Street(shop, payer)
 
 
-async def test_a_shop_killed_50_times_under_load_loses_nothing_and_charges_nothing_twice(
-    street: Street, writer: Any, read_books: Any, seed: int, tell: Callable[[str], object]
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.full)])
+async def test_a_shop_killed_under_load_loses_nothing_and_charges_nothing_twice(
+    street: Street, writer: Any, read_books: Any, seed: int, tell: Callable[[str], object], kills: int
 ) -> None:
     chance = random.Random(seed)
     async with asyncio.timeout(MOST_S):
         async with asyncio.TaskGroup() as buyers:
             for _ in range(BUYERS):
                 buyers.create_task(street.shop_around())
-            for _ in range(KILLS):
+            for _ in range(kills):
                 await asyncio.sleep(chance.uniform(0, LONGEST_LIFE_S))
                 await street.kill_and_restart()
             street.closing.set()
@@ -163,7 +163,7 @@ async def test_a_shop_killed_50_times_under_load_loses_nothing_and_charges_nothi
         in_wallet = await street.payer.balance(street.shop.place["buyer_wallet"])
     twice = [purchase for purchase in street.purchases if len(writer.runs[purchase.prompt]) > 1]
     tell(
-        f"{KILLS} kills, {len(street.purchases)} payments, {len(twice)} calls run again after a kill: "
+        f"{kills} kills, {len(street.purchases)} payments, {len(twice)} calls run again after a kill: "
         f"{dict(street.tally)}; earned {balance.earned} (seed {seed})"
     )
     bought = {purchase.payment_hash: purchase for purchase in street.purchases}

@@ -6,13 +6,11 @@ import asyncio
 import threading
 
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from farebox.core.amount import Amount
 from farebox.core.payment import Balance, Hold, Payment
 from farebox.stores.ledger import SqlLedger
-from farebox.testing.ledger_model import machine
+from farebox.testing.ledger_model import check_against_model
 from farebox.testing.ledger_stage import (
     ANSWER,
     MOST,
@@ -102,8 +100,7 @@ class LedgerBooks(LedgerStage):
 
     def test_the_ledger_agrees_with_its_model(self) -> None:
         """Whatever is asked in whatever order, with time passing in between."""
-        bounded = settings(max_examples=self.model_runs, stateful_step_count=30, deadline=None)
-        run_state_machine_as_test(machine(self.open_ledger), settings=bounded)
+        check_against_model(self.open_ledger, runs=self.model_runs)
 
     async def _some_of_each(self, ledger: SqlLedger, clock: StillClock) -> None:
         for name in ("spent", "waiting", "running", "owed"):

@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Final
 
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from farebox.core.amount import Amount
 from farebox.core.payment import Answer, Hold, Payment, PaymentState
@@ -104,9 +105,11 @@ class Model:
         return row
 
 
-def machine(open_ledger: Callable[[Clock], SqlLedger]) -> type[RuleBasedStateMachine]:
-    """A state machine of Hypothesis that opens a ledger for each run and asks the model the same."""
-    return type("OpenedLedgerMachine", (LedgerMachine,), {"open_ledger": staticmethod(open_ledger)})
+def check_against_model(open_ledger: Callable[[Clock], SqlLedger], *, runs: int, steps: int = 30) -> None:
+    """Open a ledger for each run, and ask it and the model the same, so many steps at most. Raises AssertionError."""
+    machine = type("OpenedLedgerMachine", (LedgerMachine,), {"open_ledger": staticmethod(open_ledger)})
+    bounded = settings(max_examples=runs, stateful_step_count=steps, deadline=None)
+    run_state_machine_as_test(machine, settings=bounded)
 
 
 class LedgerMachine(RuleBasedStateMachine):

@@ -110,7 +110,7 @@ async def check(gateways: Gateways, writer: Any, read_books: Any, seed: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("payments", "callers"), [(60, 32), pytest.param(1000, 64, marks=pytest.mark.full)], ids=["quick", "A1"]
+    ("payments", "callers"), [(20, 32), pytest.param(1000, 64, marks=pytest.mark.full)], ids=["quick", "A1"]
 )
 async def test_identical_retries_at_two_gateways_are_one_run_and_equal_answers(
     open_gateways: Any,
@@ -158,8 +158,12 @@ async def until_answered(street: Street, more: int) -> None:
 
 @pytest.mark.parametrize(
     ("crashes", "kills", "calls"),
-    [(2, 0, 100), pytest.param(20, 100, 5000, marks=pytest.mark.full)],
-    ids=["quick", "C1"],
+    [
+        (2, 0, 100),
+        pytest.param(20, 100, 5000, marks=pytest.mark.full),
+        pytest.param(20, 1000, 5000, marks=pytest.mark.soak),
+    ],
+    ids=["quick", "100 kills", "C1"],
 )
 async def test_a_database_that_crashes_and_gateways_that_are_killed_lose_nothing_and_do_nothing_twice(
     open_gateways: Any,

@@ -185,7 +185,7 @@ async def test_64_first_calls_of_one_address_at_2_workers_are_one_free_call_and_
 @pytest.mark.parametrize(
     ("which", "kills"),
     [
-        (("worker", "keeper"), 4),
+        (("worker", "keeper"), 2),
         pytest.param(("worker",), 40, marks=pytest.mark.full),
         pytest.param(("keeper",), 40, marks=pytest.mark.full),
     ],

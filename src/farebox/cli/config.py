@@ -269,6 +269,7 @@ receiver = "sandbox:"
 # receiver = "$FAREBOX_RECEIVER"     # such as phoenixd+http://:PASSWORD@127.0.0.1:9740
 
 store = "sqlite:///farebox.db"       # the ledger; keep it, it is what you earned and what you owe
+# store = "postgresql://shop@db.example/shop"  # one ledger for gateways on many machines
 keys = "farebox.keys"                # made here if it is not there; whoever has it can forge proofs
 
 free_calls = 1                       # per client and 24 hours; 0 for none

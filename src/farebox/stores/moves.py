@@ -138,7 +138,7 @@ def capture(hold: Hold, answer: Mapping[str, object] | None, name: bytes, now_ms
 
     name: random, this capture's own.
     """
-    asked = {"payment_hash": hold.payment_hash, "epoch": hold.epoch, "now_ms": now_ms, "claim": name}
+    asked = {"payment_hash": hold.payment_hash, "epoch": hold.epoch, "claim": name}
     drawn = yield SQL["capture"], asked
     if not drawn:
         return bool((yield SQL["own_capture"], asked))
@@ -155,8 +155,8 @@ def capture(hold: Hold, answer: Mapping[str, object] | None, name: bytes, now_ms
 
 def release(hold: Hold, most_attempts: int, ran: bool, now_ms: int) -> Operation[Payment]:  # noqa: FBT001 - as in SQL
     """Give the amount back to the tab, or to its payer after the last attempt; the row as it then stands."""
-    asked = {"payment_hash": hold.payment_hash, "epoch": hold.epoch, "now_ms": now_ms}
-    released = yield SQL["release"], {**asked, "most_attempts": most_attempts, "ran": ran}
+    asked = {"payment_hash": hold.payment_hash, "epoch": hold.epoch, "most_attempts": most_attempts, "ran": ran}
+    released = yield SQL["release"], asked
     for payment_id, state, left_msat in released:
         yield from end_draw(payment_id, hold.epoch, DrawState.RELEASED, now_ms)
         if state == PaymentState.CREDIT:

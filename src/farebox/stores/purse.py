@@ -139,8 +139,8 @@ class SqlitePurse:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _now_ms(self, tx: Connection) -> int:
-        newest = tx.execute(SQL["newest"], {}).fetchone()
-        return max(in_ms(self._clock()), 0 if newest is None else newest[0])
+        [(newest_ms,)] = tx.execute(SQL["newest"]).fetchall()
+        return max(in_ms(self._clock()), int(newest_ms))
 
     def _purchases(self, name: str, asked: Mapping[str, object]) -> Sequence[Purchase]:
         with self._reading() as tx:
@@ -189,8 +189,8 @@ def _since_ms(window: Window, now_ms: int) -> int:
 def _spent(tx: Connection, window: Window, now_ms: int) -> Amount:
     if window.span is None:
         return Amount(0)
-    row = tx.execute(SQL["spent"], {"since_ms": _since_ms(window, now_ms)}).fetchone()
-    return Amount(0 if row is None else row[0])
+    [(spent_msat,)] = tx.execute(SQL["spent"], {"since_ms": _since_ms(window, now_ms)}).fetchall()
+    return Amount(spent_msat)
 
 
 def _over_budget(tx: Connection, asked: Amount, limits: Sequence[Window], now_ms: int) -> OverBudget:

@@ -193,7 +193,8 @@ class RemoteLedger:
 
     async def _call(self, call: Call, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         named = _NAMED.get(call.name)
-        with nullcontext() if named is None else self._names.name(named(*args, **kwargs)) as name:
+        given = cast("bytes | None", kwargs.pop("name", None)) if named else None
+        with nullcontext() if named is None else self._names.name(named(*args, **kwargs), given) as name:
             arguments = call.ask(args, kwargs)
             asking = self._asking
             if asking is None or not asking.is_open or self._queued:

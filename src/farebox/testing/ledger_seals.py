@@ -151,6 +151,28 @@ class LedgerSeals(LedgerStage):
         assert ([3, 3, 3, 1], ()) == (counts, (await verified(ledger)).findings)
 
     @told
+    async def test_more_seals_than_are_read_at_a_time_are_all_verified(
+        self, ledger: SqlLedger, clock: StillClock
+    ) -> None:
+        """Page after page."""
+        await sell(ledger, clock, *map(str, range(13)))
+        while await seal_entries(ledger.engine, RING, most=1):
+            pass
+        seen = await verified(ledger)
+        assert (26, ()) == (seen.seals, seen.findings)
+
+    @told
+    async def test_a_seal_covers_what_it_has_marked_and_nothing_else(
+        self, ledger: SqlLedger, clock: StillClock
+    ) -> None:
+        """Neither what somebody else has marked for a seal that is yet to come."""
+        await sell(ledger, clock, "a sale")
+        await run_sql(ledger, "UPDATE entries SET seal = 9 WHERE to_account = 'earned'")
+        sealed = await seal_entries(ledger.engine, RING)
+        assert sealed is not None
+        assert 1 == sealed.entries
+
+    @told
     async def test_of_many_who_seal_at_once_each_entry_is_sealed_by_one(
         self, ledger: SqlLedger, clock: StillClock
     ) -> None:

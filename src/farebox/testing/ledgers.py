@@ -17,9 +17,11 @@ from farebox.testing.ledger_books import LedgerBooks
 from farebox.testing.ledger_claims import LedgerClaims
 from farebox.testing.ledger_free_calls import LedgerFreeCalls
 from farebox.testing.ledger_moves import LedgerMoves
+from farebox.testing.ledger_neighbours import LedgerNeighbours
 from farebox.testing.ledger_refunds import LedgerRefunds
 from farebox.testing.ledger_seals import LedgerSeals
 from farebox.testing.ledger_settlements import LedgerSettlements
+from farebox.testing.ledger_tables import LedgerTables
 from farebox.testing.ledger_upkeep import LedgerUpkeep
 
 
@@ -27,6 +29,7 @@ class LedgerSuite(
     LedgerClaims,
     LedgerAnswers,
     LedgerMoves,
+    LedgerNeighbours,
     LedgerBooks,
     LedgerFreeCalls,
     LedgerAdmission,
@@ -34,5 +37,6 @@ class LedgerSuite(
     LedgerRefunds,
     LedgerUpkeep,
     LedgerSeals,
+    LedgerTables,
 ):
     """Everything that a ledger promises."""

@@ -30,6 +30,7 @@ from farebox.core.ports import KEPT, Clock, Purchase, Purse
 from farebox.core.secret import Secret
 from farebox.testing.market import StillClock
 from farebox.testing.purse_model import machine
+from farebox.testing.purse_tables import PurseTables
 
 DAILY: Final = Window.read("500 sat/day")
 HOURLY: Final = Window.read("100 sat/hour")
@@ -62,7 +63,7 @@ def purchase(clock: Clock, name: str = "a call", sats: int = 21, fee_sats: int =
     )
 
 
-class PurseSuite(ABC):
+class PurseSuite(PurseTables, ABC):
     """Holding, capturing and releasing within a budget."""
 
     @abstractmethod
@@ -155,6 +156,38 @@ class PurseSuite(ABC):
         purse.mark_kept(bought.payment_hash)
         assert [KEPT] == [kept.reason for kept in purse.unfinished(DIGEST)]
         assert bought.amount == purse.spent(DAILY)
+
+    @pytest.mark.parametrize("done", ["capture", "release", "keep", "serve"])
+    def test_what_becomes_of_one_purchase_becomes_of_no_other(self, purse: Purse, clock: StillClock, done: str) -> None:
+        """Though another one is in the same state, and each counts its own attempts."""
+        bought, other = purchase(clock), purchase(clock, "another")
+        for each in (bought, other):
+            purse.hold(each, ())
+            if done in ("keep", "serve"):
+                self._do(purse, each, "capture")
+        stands = [one for one in purse.history(9) if one.payment_hash == other.payment_hash]
+        assert [0] == [one.attempt for one in stands]
+        self._do(purse, bought, done)
+        assert stands == [one for one in purse.history(9) if one.payment_hash == other.payment_hash]
+
+    @pytest.mark.parametrize("done", ["keep", "serve"])
+    def test_an_attempt_that_was_released_stays_as_it_was(self, purse: Purse, clock: StillClock, done: str) -> None:
+        """When a later one of the same invoice was paid."""
+        for end in ("release", "capture"):
+            purse.hold(purchase(clock), ())
+            self._do(purse, purchase(clock), end)
+        released = [one for one in purse.history(9) if one.attempt == 0]
+        self._do(purse, purchase(clock), done)
+        assert released == [one for one in purse.history(9) if one.attempt == 0]
+
+    def test_what_was_served_is_not_kept_by_the_seller(self, purse: Purse, clock: StillClock) -> None:
+        """The answer has arrived."""
+        purse.hold(purchase(clock), ())
+        for done in ("capture", "serve"):
+            self._do(purse, purchase(clock), done)
+        stands = purse.history(9)
+        self._do(purse, purchase(clock), "keep")
+        assert stands == purse.history(9)
 
     def test_unfinished_purchases_are_told_by_request_oldest_first(self, purse: Purse, clock: StillClock) -> None:
         """Of one request or of all; the history has the newest first."""
@@ -352,3 +385,5 @@ class PurseSuite(ABC):
                 purse.release(bought.payment_hash, reason="no route")
             case "serve":
                 purse.mark_served(bought.payment_hash)
+            case "keep":
+                purse.mark_kept(bought.payment_hash)

@@ -30,7 +30,6 @@ FROM unnest(
 WHERE payments.payment_hash = asked.payment_hash
     AND state = 'funded'
     AND payments.digest = asked.digest
-    AND received_msat - captured_msat >= price_msat
     AND (payments.lease_until_ms IS NULL OR (asked.rerun AND payments.lease_until_ms <= asked.now_ms))
     AND attempts < asked.most_attempts
 RETURNING asked.place, payment_id, epoch, attempts, price_msat, received_msat;
@@ -56,7 +55,7 @@ WHERE payments.payment_hash = asked.payment_hash
             state IN ('open', 'expired')
             AND NOT EXISTS (SELECT 1 FROM strays WHERE strays.payment_hash = payments.payment_hash)
         )
-        OR (state = 'funded' AND received_msat - captured_msat >= price_msat)
+        OR state = 'funded'
     )
     AND payments.digest = asked.digest
     AND (payments.lease_until_ms IS NULL OR (asked.rerun AND payments.lease_until_ms <= asked.now_ms))
@@ -126,7 +125,7 @@ ON CONFLICT (payment_id, epoch, from_account, to_account) DO NOTHING;
 -- What somebody else has locked is left to the next time.
 UPDATE payments
 SET state = 'expired'
-WHERE state = 'open' AND payment_id = ANY (ARRAY(
+WHERE payment_id = ANY (ARRAY(
     SELECT payment_id
     FROM payments
     WHERE state = 'open' AND expires_at_ms < :before_ms
@@ -139,7 +138,7 @@ RETURNING payment_id;
 -- name: forget_unpaid
 -- As above.
 DELETE FROM payments
-WHERE state = 'expired' AND received_msat = 0 AND payment_id = ANY (ARRAY(
+WHERE payment_id = ANY (ARRAY(
     SELECT payment_id
     FROM payments
     WHERE state = 'expired' AND expires_at_ms < :before_ms

@@ -87,9 +87,10 @@ RETURNING payment_id, received_msat;
 
 -- name: expire
 -- Only unpaid invoices, and only when no payment can be on its way to them any more; so many at a time, the oldest first.
+-- Whoever chooses them has locked them (here the file, there the rows), so they are not looked at again.
 UPDATE payments
 SET state = 'expired'
-WHERE state = 'open' AND payment_id IN (
+WHERE payment_id IN (
     SELECT payment_id
     FROM payments
     WHERE state = 'open' AND expires_at_ms < :before_ms
@@ -100,9 +101,9 @@ RETURNING payment_id;
 
 -- name: forget_unpaid
 -- Only what expired, was never paid and is long past its time; so many at a time, the oldest first. What was ever paid is
--- in another state, and has entries that refer to it.
+-- in another state (a check of the table), and has entries that refer to it.
 DELETE FROM payments
-WHERE state = 'expired' AND received_msat = 0 AND payment_id IN (
+WHERE payment_id IN (
     SELECT payment_id
     FROM payments
     WHERE state = 'expired' AND expires_at_ms < :before_ms
@@ -112,15 +113,14 @@ WHERE state = 'expired' AND received_msat = 0 AND payment_id IN (
 RETURNING payment_id;
 
 -- name: claim
--- Funded, for this request, with a price left, nobody else's live hold, and attempts to spare: of any number of callers
--- at once exactly one finds it so. A hold that lapsed may have been a call that ran, so it is taken over only where that
+-- Funded (so a price is left: a check of the table), for this request, nobody else's live hold, and attempts to spare: of
+-- any number of callers at once exactly one finds it so. A hold that lapsed may have been a call that ran, so it is taken over only where that
 -- may run again.
 UPDATE payments
 SET held_msat = price_msat, lease_until_ms = :lease_until_ms, attempts = attempts + 1, epoch = epoch + 1
 WHERE payment_hash = :payment_hash
     AND state = 'funded'
     AND digest = :digest
-    AND received_msat - captured_msat >= price_msat
     AND (lease_until_ms IS NULL OR (:rerun AND lease_until_ms <= :now_ms))
     AND attempts < :most_attempts
 RETURNING payment_id, epoch, attempts, price_msat, received_msat;
@@ -143,7 +143,7 @@ WHERE payment_hash = :payment_hash
             state IN ('open', 'expired')
             AND NOT EXISTS (SELECT 1 FROM strays WHERE strays.payment_hash = payments.payment_hash)
         )
-        OR (state = 'funded' AND received_msat - captured_msat >= price_msat)
+        OR state = 'funded'
     )
     AND digest = :digest
     AND (lease_until_ms IS NULL OR (:rerun AND lease_until_ms <= :now_ms))
@@ -163,7 +163,7 @@ WHERE payment_hash = :payment_hash
 RETURNING payment_id, epoch, received_msat - captured_msat;
 
 -- name: hold_draw
--- No guard: the claim was won; the index allows one held draw for each payment.
+-- No guard: the claim was won, and the draw before it has ended.
 INSERT INTO draws (payment_id, epoch, amount_msat, state, held_at_ms, claim)
 VALUES (:payment_id, :epoch, :amount_msat, 'held', :now_ms, :claim);
 
@@ -697,7 +697,7 @@ SELECT
     entries.at_ms
 FROM entries
 LEFT JOIN payments ON payments.payment_id = entries.payment_id
-WHERE entries.seal BETWEEN :first AND :last;
+WHERE entries.seal >= :first AND entries.seal <= :last;
 
 -- name: entries_of_no_seal
 -- No guard: marked with a seal that is not there.

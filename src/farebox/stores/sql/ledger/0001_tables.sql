@@ -40,7 +40,7 @@ CREATE TABLE payments (
     attempts INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     epoch INTEGER NOT NULL DEFAULT 0 CHECK (epoch >= attempts),
     lease_until_ms BIGINT,
-    CHECK (received_msat >= held_msat + captured_msat),
+    -- That what is held and captured was received is a check of 0003, with what was refunded.
     CHECK ((received_msat = 0) = (state IN ('open', 'expired'))),
     CHECK ((settled_at_ms IS NULL) = (received_msat = 0)),
     CHECK (received_msat = 0 OR received_msat >= price_msat),

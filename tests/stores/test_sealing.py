@@ -58,7 +58,9 @@ def test_no_bit_of_it_can_be_changed(at: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut", [b"", SEALED[:1], SEALED[: OVERHEAD_BYTES - 1], SEALED[:-1], SEALED + b"\0", b"{}" * 50]
+    "cut",
+    [b"", SEALED[:1], SEALED[: OVERHEAD_BYTES - 1], SEALED[:-1], SEALED + b"\0", b"{}" * 50],
+    ids=["nothing", "a byte", "no body", "a byte less", "a byte more", "not sealed"],
 )
 def test_what_was_cut_off_or_added_to_is_refused(cut: bytes) -> None:
     with pytest.raises(SealBroken):

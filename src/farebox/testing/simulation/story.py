@@ -43,14 +43,16 @@ def simulate(seed: int, faults: Faults | None = None, *, buyers: int = BUYERS, d
 
     die_at: the number of the step at which the process that takes it dies, besides whatever else happens.
     """
+    town = Town(seed, faults or Faults(), die_at)
     try:
-        return virtual_time.run(_story(seed, faults or Faults(), buyers, die_at))
+        return virtual_time.run(_story(town, buyers))
     except AssertionError as broken:
         raise Violated(f"seed {seed}, die_at {die_at}: {broken}") from broken
+    finally:
+        town.database.close()
 
 
-async def _story(seed: int, faults: Faults, count: int, die_at: int | None) -> Tally:
-    town = Town(seed, faults, die_at)
+async def _story(town: Town, count: int) -> Tally:
     buyers = [Buyer(town, number) for number in range(count)]
     sweeper = asyncio.ensure_future(town.sweep())
     shopping = [asyncio.ensure_future(buyer.shop()) for buyer in buyers]

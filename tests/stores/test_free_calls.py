@@ -1,12 +1,13 @@
 """What a free call asks of the database, statement by statement, and what it takes back when it comes too late."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from farebox.core.payment import FreeCall, FreeScope
-from farebox.stores.engine import in_ms
+from farebox.stores.engine import drive, in_ms
 from farebox.stores.free_calls import SQL, FreeLimits, take_free_call
 
 CLIENT = "2001:db8:1:7::/64"
@@ -55,3 +56,44 @@ def test_a_call_that_comes_too_late_takes_back_what_was_counted_for_it(lost: str
     names, call = asked(*answers)
     assert taken_back == names[len(answers) :]
     assert (False, scope) == (call.granted, call.scope)
+
+
+def test_what_is_taken_back_is_what_was_counted_and_of_the_same_day() -> None:
+    answers = {"find_salt": [(bytes(32),)], "count_free_call": [(1,)]}
+    told: dict[str, list[tuple[object, object]]] = {}
+
+    def run(statement: str, given: Mapping[str, object]) -> list[Any]:
+        told.setdefault(NAMES[statement], []).append((given.get("bucket"), given.get("day")))
+        return answers.get(NAMES[statement], [])
+
+    assert not drive(take_free_call(CLIENT, LIMITS, NOW_MS), run).granted
+    assert 2 == len(told["count_free_call"])
+    assert told["count_free_call"] == told["uncount_free_call"]
+    assert {NOW_MS // 86_400_000} == {day for _, day in told["count_free_call"]}
+
+
+def test_where_the_network_has_run_out_after_all_what_was_counted_for_everyone_is_taken_back() -> None:
+    told: dict[str, list[tuple[object, object]]] = {}
+
+    def run(statement: str, given: Mapping[str, object]) -> list[Any]:
+        name = NAMES[statement]
+        told.setdefault(name, []).append((given.get("bucket"), given.get("day")))
+        first = name == "count_free_call" and len(told[name]) == 1
+        return [(bytes(32),)] if name == "find_salt" else [(1,)] if first else []
+
+    call = drive(take_free_call(CLIENT, LIMITS, NOW_MS), run)
+    assert (False, LIMITS.calls, 0, FreeScope.SUBNET) == (call.granted, call.limit, call.remaining, call.scope)
+    assert told["count_free_call"][:1] == told["uncount_free_call"]
+
+
+def test_the_salt_that_is_kept_where_there_is_none_is_as_long_as_the_hash_it_keys() -> None:
+    kept: list[bytes] = []
+
+    def run(statement: str, given: Mapping[str, Any]) -> list[Any]:
+        if NAMES[statement] == "keep_salt":
+            kept.append(given["salt"])
+        return [(salt,) for salt in kept] if NAMES[statement] == "find_salt" else []
+
+    drive(take_free_call(CLIENT, LIMITS, NOW_MS), run)
+    drive(take_free_call(CLIENT, LIMITS, NOW_MS), run)
+    assert [32] == [len(salt) for salt in kept]

@@ -200,8 +200,6 @@ class Reader:
         return shown, told
 
     def _cut_query(self, query: bytes) -> tuple[bytes, Pairs, bool]:
-        if not query:
-            return query, (), False
         kept: list[bytes] = []
         proof: list[tuple[str, str]] = []
         forced = False
@@ -237,7 +235,6 @@ class Reader:
 
 
 _BLANK: Final = re.compile(r"[ \t\n\r]*")
-_STRING: Final = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 
 
 def _members(text: str) -> Iterable[tuple[str, Json, int, int]]:
@@ -255,17 +252,13 @@ def _members(text: str) -> Iterable[tuple[str, Json, int, int]]:
 
     at = comma = after_blank(text.index("{") + 1)
     for _ in range(_MOST_MEMBERS):
-        if text[at] == "}":
-            return
-        name_at = _STRING.match(text, at)
-        if name_at is None:
-            raise ValueError("no member name")
-        value, end = decoder.raw_decode(text, after_blank(after_blank(name_at.end()) + 1))
+        name, name_end = decoder.raw_decode(text, at)
+        value, end = decoder.raw_decode(text, after_blank(after_blank(name_end) + 1))
         following = after_blank(end)
         last = text[following] != ","
         behind = end if last else after_blank(following + 1)
         # The first member goes with the comma behind it, any other with the comma in front.
-        yield json.loads(name_at[0]), value, comma, behind if comma == at else end
+        yield name, value, comma, behind if comma == at else end
         if last:
             return
         comma, at = following, behind

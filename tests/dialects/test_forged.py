@@ -26,6 +26,7 @@ from farebox.core.secret import KeyRing
 from farebox.dialects import L402, PaymentAuth, PaymentHash
 from farebox.dialects.macaroon import Macaroon
 from farebox.gate import Challenged, Grant, Terms, Visit
+from farebox.gate.terms import UNLIMITED
 from farebox.http.selling import Gate, Talk
 from farebox.stores import open_ledger
 from farebox.testing.dialects import NOW, QUOTE, sample_credential, sample_invoice
@@ -168,7 +169,7 @@ def tenant(market: Market, ring: KeyRing, name: str) -> Gate:
         dialects=(L402(ring, service=name), PaymentAuth(ring, realm=name), PaymentHash()),
         converse=Talk(),
         clock=market.clock,
-        terms=Terms(free_calls=0),
+        terms=Terms(free_calls=0, limits=UNLIMITED),
     )
 
 
@@ -220,7 +221,7 @@ async def test_a_shop_with_the_same_keys_and_ledger_and_another_name_refuses_too
         dialects=(L402(market.ring, service="beta"), PaymentAuth(market.ring, realm="beta")),
         converse=Talk(),
         clock=market.clock,
-        terms=Terms(free_calls=0),
+        terms=Terms(free_calls=0, limits=UNLIMITED),
     )
     for value in (proof.l402, proof.payment_auth):
         assert await show(other, quote_of(1), ("authorization", value)) == "CredentialRejected"

@@ -11,7 +11,10 @@ import pytest
 from farebox.core.amount import Amount
 from farebox.core.client_prefix import LOCAL
 from farebox.core.errors import (
+    CallerError,
+    CredentialRejected,
     GateOverloaded,
+    MalformedCredential,
     NodeUnavailable,
     StoreUnavailable,
     TooManyUnpaidCalls,
@@ -552,3 +555,27 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not true():
             await asyncio.sleep(0)
+
+
+# --- proofs that are none ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made_up", ["L402 AgEE:00", "L402 {macaroon}:" + "00" * 32])
+@pytest.mark.parametrize("client", [CLIENT, LOCAL])
+async def test_who_makes_up_proofs_is_limited_like_who_shows_none_and_a_good_one_is_not(
+    client: str, made_up: str
+) -> None:
+    market = Market.open(limits=Limits(calls_per_s=0.001, calls_at_once=3))
+    opened = Opened(market)
+    good = await opened.buy(client=CLIENT)
+    macaroon = good.removeprefix("L402 ").partition(":")[0]
+    told = []
+    for _ in range(200):
+        with pytest.raises(CallerError) as refused:
+            await opened.gate.admit(visit(client=client, authorization=made_up.format(macaroon=macaroon)))
+        told.append(type(refused.value))
+    admitted = await opened.gate.admit(visit("bought", client, authorization=good))
+    await market.close()
+    assert told[0] in (CredentialRejected, MalformedCredential)
+    assert [TooManyUnpaidCalls] * 100 == told[-100:]
+    assert isinstance(admitted, Grant)

@@ -389,43 +389,49 @@ async def test_what_a_caller_who_left_has_not_heard_is_read_on_charged_and_can_b
     assert (200, b"data: 1\n\ndata: 2\n\ndata: 3\n\n", True) == again
 
 
-async def test_a_stream_that_is_too_long_for_a_caller_who_left_is_stopped_and_not_charged(paid: Any) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_stream_that_is_too_long_for_a_caller_who_left_is_stopped_and_was_given(paid: Any, method: str) -> None:
     app = Endless()
-    async with paid(app, most_drained=100_000) as call:
+    async with paid(app, method=method, most_drained=100_000) as call:
         await call.call_and_leave()
         payment = await call.payment()
+        again = await call.call()
     assert (1, 1) == (app.calls, app.stopped)
     assert 100_000 < app.poured < 200_000
-    assert (PaymentState.FUNDED, 1) == (payment.state, payment.attempts)
+    assert (PaymentState.SPENT, 1, 410) == (payment.state, payment.attempts, again[0])
 
 
-async def test_a_stream_that_takes_too_long_for_a_caller_who_left_is_stopped_and_not_charged(paid: Any) -> None:
+async def test_a_stream_that_takes_too_long_for_a_caller_who_left_is_stopped_and_was_given(paid: Any) -> None:
     app = Endless(pausing=True)
     async with paid(app, drain_within=SOON) as call:
         await call.call_and_leave()
         payment = await call.payment()
     assert (1, 1) == (app.calls, app.stopped)
-    assert (PaymentState.FUNDED, 1) == (payment.state, payment.attempts)
+    assert (PaymentState.SPENT, 1) == (payment.state, payment.attempts)
 
 
-async def test_leaving_a_stream_three_times_makes_credit_of_what_was_paid(paid: Any) -> None:
+async def test_a_stream_of_which_a_caller_who_left_had_nothing_is_not_charged(paid: Any) -> None:
     app = Endless()
-    states = []
     async with paid(app, most_drained=10_000) as call:
-        for _ in range(3):
-            await call.call_and_leave()
-            states.append(await call.state())
-        refused = await call.call()
-    assert [PaymentState.FUNDED, PaymentState.FUNDED, PaymentState.CREDIT] == states
-    assert (409, 3) == (refused[0], app.calls)
+        call.gone.set()
+        async with asyncio.timeout(5):
+            await call.call()
+        payment = await call.payment()
+    assert (1, PaymentState.FUNDED, 1) == (app.stopped, payment.state, payment.attempts)
 
 
-async def test_a_stream_that_must_not_run_twice_is_credit_when_its_caller_left_it(paid: Any) -> None:
-    app = Endless()
-    async with paid(app, method="POST", most_drained=10_000) as call:
-        await call.call_and_leave()
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_answer_too_large_to_keep_was_given_to_whoever_left_before_its_end(paid: Any, method: str) -> None:
+    app = Script(*LARGE)
+    app.go_on.clear()
+    async with paid(app, method=method, most_answer=100_000) as call:
+        calling = asyncio.create_task(call.call())
+        await call.first.wait()
+        call.gone.set()
+        app.go_on.set()
+        await calling
         state = await call.state()
-    assert PaymentState.CREDIT is state
+    assert (PaymentState.SPENT, 1) == (state, app.calls)
 
 
 async def test_a_stream_that_must_not_run_twice_is_credit_when_it_breaks_off(paid: Any) -> None:
@@ -441,7 +447,7 @@ async def test_what_can_not_be_kept_is_stopped_when_its_caller_left(paid: Any) -
     async with paid(app, held_back=500, most_answer=5_000) as call:
         await call.call_and_leave()
         state = await call.state()
-    assert (1, PaymentState.FUNDED) == (app.stopped, state)
+    assert (1, PaymentState.SPENT) == (app.stopped, state)
     assert app.poured < 100_000
 
 
@@ -468,7 +474,7 @@ async def test_a_server_that_cancels_the_call_of_a_caller_who_left_tells_so_by_i
             while (await call.payment()).lease_until is not None:
                 await asyncio.sleep(0)
         state = await call.state()
-    assert PaymentState.FUNDED is state
+    assert PaymentState.SPENT is state
 
 
 async def test_a_charge_that_has_begun_is_not_undone_by_a_caller_who_leaves(

@@ -1,7 +1,7 @@
 """Admission: how much callers without a payment may ask for.
 
 Rules (reliability, 3.4: admission)
-1. Nobody who shows a good proof is asked about any of this.
+1. Nobody who shows a good proof is asked about any of this; whoever shows a false one counts as showing none.
 2. What is cheap to refuse is refused first, and before anything is asked of the ledger or the node.
 3. Each client, and each /48 of IPv6, has a bucket of its own; everyone together has one as well. Whoever has no address
    of its own is a crowd and no caller, so only the common bucket binds it, and it leaves half of that to the others.
@@ -80,6 +80,7 @@ class Admission:
         rate, burst = limits.calls_per_s, limits.calls_at_once
         self._clients = Paces(per_second=rate, at_once=burst)
         self._subnets = Paces(per_second=rate * limits.subnet, at_once=burst * limits.subnet)
+        self._crowd = Pace(per_second=rate * limits.subnet, at_once=burst * limits.subnet)
         a_second = max(2.0, limits.invoices_per_s)
         self._looks = Pace(per_second=limits.invoices_per_s * _LOOKS, at_once=a_second * _LOOKS)
         self._invoices = Pace(per_second=limits.invoices_per_s, at_once=a_second)
@@ -90,6 +91,13 @@ class Admission:
             return
         subnet = subnet_of(client)
         if not self._clients.take(client, now_s) or not (subnet is None or self._subnets.take(subnet, now_s)):
+            raise TooManyUnpaidCalls()
+
+    def reject(self, client: str, now_s: float) -> None:
+        """A caller shows a proof that is none. Raises TooManyUnpaidCalls."""
+        if client != LOCAL:
+            self.enter(client, now_s)
+        elif not self._crowd.take(now_s):
             raise TooManyUnpaidCalls()
 
     def look(self, client: str, now_s: float) -> None:

@@ -25,6 +25,7 @@ from farebox.core.errors import (
     AnswerGone,
     CallInProgress,
     CredentialRejected,
+    MalformedCredential,
     NodeUnavailable,
     RequestMismatch,
 )
@@ -107,7 +108,11 @@ class Gate:
         NodeUnavailable, StoreUnavailable; without a good proof also TooManyUnpaidCalls and GateOverloaded.
         """
         with watched(self._observer, Step.ADMIT, visit.quote.resource):
-            return await self._decide(visit)
+            try:
+                return await self._decide(visit)
+            except (CredentialRejected, MalformedCredential):
+                self._admission.reject(visit.client, _now_s())
+                raise
 
     async def _decide(self, visit: Visit) -> Decision:
         credential = self._proofs.read(visit.wire)

@@ -23,8 +23,8 @@ class Manners:
     spool: the folder for copies of answers too large for memory while they flow; None for the system's temporary one,
     which on some systems is memory too.
     drain_within, most_drained: for how long, and for how many bytes, an answer is read on after its caller went away,
-    so that it is whole and can be fetched again. reading_within: how long a caller may take no byte of an answer until
-    it counts as gone.
+    so that it is whole and can be fetched again; what needs more was given, once, to whoever had some of it.
+    reading_within: how long a caller may take no byte of an answer until it counts as gone.
     """
 
     trusted_proxies: Sequence[str] = ()
@@ -35,6 +35,6 @@ class Manners:
     held_back: int = 1024 * 1024
     vary: tuple[str, ...] = ()
     spool: str | None = None
-    drain_within: timedelta = timedelta(seconds=30)
-    most_drained: int = 4 * 1024 * 1024
+    drain_within: timedelta = timedelta(minutes=10)
+    most_drained: int = 16 * 1024 * 1024
     reading_within: timedelta = timedelta(seconds=60)

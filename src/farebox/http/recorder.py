@@ -7,10 +7,10 @@ Rules (reliability, 3.4: streams)
 3. What fails before a byte has left becomes a problem; what breaks afterwards breaks the connection, so that nobody
    takes a part for the whole. Either way the payment is released, or given up if the call must not run twice.
 4. The caller's going away changes nothing about an ordinary answer. A stream is then read on for so long and so many
-   bytes, and captured if that made it whole, because it can be fetched again. What would need more, or can't be kept,
-   is stopped, and has broken off like any other.
-5. What can't be kept is captured only for a caller who is there: it was given, once. What such a caller has not read
-   of it by then, which is what the sockets hold, can be lost with the connection.
+   bytes, and captured if that made it whole, because it can be fetched again.
+5. What would need more, or is too large to be kept, is given once: a caller who had some of it and left has had what he
+   wanted, and it is stopped and captured. So leaving is neither a way to credit nor to a second run. What such a caller
+   has not read of it by then, which is what the sockets hold, can be lost with the connection.
 6. When another call has taken over the payment meanwhile, this answer is discarded, and the other one's given.
 """
 
@@ -96,6 +96,7 @@ class Recorder:
         self._listener: asyncio.Task[None] | None = None
         self._ending = self._over = False
         self._caller_gone = False
+        self._heard = False  # some of a stream's body was handed to the caller
         self._drained = 0
 
     async def run(self, app: AsgiApp, scope: Scope, receive: Receive) -> None:
@@ -119,8 +120,11 @@ class Recorder:
             failure = UpstreamFailed(f"the seller's service {what}", upstream_status=self._status)
             unknown = False
         try:
-            failure = await self._let_go(failure, unknown=unknown or self._flown)
-        except Unavailable as error:
+            if self._flown and self._heard and self._caller_gone and self._limit.expired():
+                await self._decide(None)
+            else:
+                failure = await self._let_go(failure, unknown=unknown or self._flown)
+        except (CallerError, Unavailable) as error:
             if self._flown:
                 raise BrokenOff from error
             raise
@@ -153,6 +157,10 @@ class Recorder:
     @property
     def _flown(self) -> bool:
         return self._mode is _Mode.FLOWING
+
+    @property
+    def _given_once(self) -> bool:
+        return self._heard and self._size > self._manners.most_answer
 
     async def _let_go(self, failure: UpstreamFailed, *, unknown: bool) -> UpstreamFailed:
         if unknown and not self._rerun:
@@ -227,6 +235,7 @@ class Recorder:
         self._chunks = []
         if self._gone is not None:
             self._listener = asyncio.get_running_loop().create_task(self._listen(self._gone))
+            await asyncio.sleep(0)  # it hears at once of a caller who left before
         if self._caller_gone:
             self._drain()
         headers = paid_headers(self._headers, self._grant.receipt)
@@ -257,7 +266,7 @@ class Recorder:
                 await self._decide(b"".join(self._chunks))
             else:
                 async with self._spool.read() as body:
-                    if body is None and self._caller_gone:
+                    if body is None and self._caller_gone and not self._given_once:
                         return  # nobody would ever have it, so it has broken off
                     await self._decide(body)
         except CallInProgress as error:
@@ -343,6 +352,7 @@ class Recorder:
         try:
             async with asyncio.timeout(self._manners.reading_within.total_seconds()):
                 await self._send(message)
+            self._heard = self._heard or bool(message.get("body"))
         except OSError:  # the server's word for a caller who went away, and ours for one who has stopped reading
             self.leave()
 

@@ -69,14 +69,24 @@ def refusal(opening: Callable[[], object]) -> str:
 def test_a_ledger_and_what_lies_beside_it_are_for_their_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        ledger = ledger_at(tmp_path / "new" / "folder" / "shop.db")
+        ledger = ledger_at(tmp_path / "shop.db")
         asyncio.run(buy(ledger, 1))
-        files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "new" / "folder").iterdir()}
+        files = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
         shut(ledger)
     finally:
         os.umask(before)
     assert {"shop.db": 0o600, "shop.db-wal": 0o600, "shop.db-shm": 0o600} == files
+
+
+def test_a_purse_is_made_with_its_folder_and_a_ledger_is_not(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        open_purse(tmp_path / "new" / "folder" / "purse.db").close()
+    finally:
+        os.umask(before)
     assert 0o700 == (tmp_path / "new" / "folder").stat().st_mode & 0o777
+    assert "No such file or directory" in refusal(lambda: open_ledger(f"sqlite:///{tmp_path}/mistyped/shop.db"))
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_a_purse_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
@@ -117,8 +127,8 @@ def test_a_path_with_a_tilde_is_at_home(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_relative_path_is_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shut(open_ledger("sqlite:///data/shop.db"))
-    assert (tmp_path / "data" / "shop.db").exists()
+    shut(open_ledger("sqlite:///shop.db"))
+    assert (tmp_path / "shop.db").exists()
 
 
 # --- what can't be opened ---------------------------------------------------------------------------------------------

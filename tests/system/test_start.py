@@ -33,6 +33,19 @@ def test_a_port_that_is_taken_is_named(farebox: Any) -> None:
     assert "--listen" in told
 
 
+def test_an_address_of_the_metrics_that_is_taken_is_named_with_its_own_option(farebox: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = refusal(farebox("serve", *UPSTREAM, "--metrics", f"127.0.0.1:{taken.getsockname()[1]}"))
+    assert "choose another with --metrics" in told
+
+
+def test_a_ledger_in_a_folder_that_is_not_there_is_refused_and_nothing_is_made(farebox: Any, tmp_path: Path) -> None:
+    told = refusal(farebox("serve", *UPSTREAM, "--store", f"sqlite:///{tmp_path}/mounted/shop.db"))
+    assert "The ledger can't be kept in" in told
+    assert "No such file or directory" in told
+    assert not (tmp_path / "mounted").exists()
+
+
 def test_a_folder_that_can_not_be_written_to_is_named(farebox: Any, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file, and no folder")
     assert "can't write to state" in refusal(farebox("serve", *UPSTREAM))

@@ -51,7 +51,7 @@ async def left(shop: Any) -> None:
     assert not list((shop.folder / "seller").glob("sandbox-[0-9]*.json"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_the_call_that_runs_is_answered_and_no_other_is_taken(
     number: signal.Signals, shop: Any, writer: Any, payer: Any, read_books: Any
 ) -> None:

@@ -25,6 +25,12 @@ def announce(config: Config, url: str, wallets: Wallets | None) -> None:
             "SANDBOX: no real money moves here. Set `receiver` (or --receiver) to your node to be paid.",
             style="bold red",
         )
+    if config.public_url is None and (config.store or "").startswith("postgres"):
+        tell(
+            "warning: without `public_url` a payment is bound to the address that was called, so another gateway on "
+            "this ledger takes it only under the same one",
+            style="yellow",
+        )
     for line in config.route:
         key = f"{line.method or ('POST' if line.upstream is None else 'any')} {url}{line.path}"
         price = line.price if line.price == "free" else str(Amount.read(line.price))

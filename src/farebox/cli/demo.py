@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,7 +123,8 @@ def _opened(shop: subprocess.Popen[bytes], state: Path, log: str) -> Place:
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         if state.exists():
-            place = Place(**json.loads(state.read_text()))
+            told = json.loads(state.read_text())
+            place = Place(**{each.name: told[each.name] for each in fields(Place)})
             try:
                 if httpx.get(f"{place.shop}/health", trust_env=False).is_success:
                     return place

@@ -27,9 +27,9 @@ _SO_ATTACH_FILTER: Final = 26
 _NO_SYN: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises ConfigError in one line when the address is taken or not ours."""
-    return _bound(host, port, shared=False)
+def listening_socket(host: str, port: int, *, option: str = "--listen") -> socket.socket:
+    """A bound socket. Raises ConfigError in one line, naming the option, when the address is taken or not ours."""
+    return _bound(host, port, shared=False, option=option)
 
 
 def listening_sockets(host: str, port: int, *, processes: int) -> list[socket.socket]:
@@ -77,10 +77,10 @@ def waiting(listening: socket.socket) -> Iterator[socket.socket]:
         yield connection
 
 
-def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+def _bound(host: str, port: int, *, shared: bool, option: str = "--listen") -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_WAITING_TO_BE_TAKEN, reuse_port=shared)
     except OSError as error:
         reason = str(error.strerror or error).partition(" (while")[0]  # where the address is told once more
-        raise ConfigError(f"can't listen on {host}:{port} ({reason}); choose another with --listen host:port") from None
+        raise ConfigError(f"can't listen on {host}:{port} ({reason}); choose another with {option} host:port") from None

@@ -58,8 +58,10 @@ def is_person(*, as_json: bool = False) -> bool:
     return sys.stdout.isatty() and not as_json
 
 
-def show(rows: Sequence[Mapping[str, Cell]], *, title: str, as_json: bool, empty: str = "nothing yet") -> None:
-    """A table, or one JSON object per line."""
+def show(
+    rows: Sequence[Mapping[str, Cell]], *, title: str, as_json: bool, empty: str = "nothing yet", whole: bool = False
+) -> None:
+    """A table, or one JSON object per line. whole: of hashes, which are to be copied."""
     if not is_person(as_json=as_json):
         for row in rows:
             print(json.dumps(dict(row), ensure_ascii=False))
@@ -78,16 +80,16 @@ def show(rows: Sequence[Mapping[str, Cell]], *, title: str, as_json: bool, empty
         justify: Literal["left", "right"] = "right" if isinstance(cell, int | float) else "left"
         table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(_short(name, row[name]) for name in told))
+        table.add_row(*(_short(name, row[name], whole=whole) for name in told))
     console.print(table)
 
 
-def _short(name: str, cell: Cell) -> str:
+def _short(name: str, cell: Cell, *, whole: bool) -> str:
     """A cell of a table on a terminal; the whole hash and the whole instant are in the JSON."""
     if cell is None:
         return ""
     text = str(cell)
-    if name == "payment_hash":
+    if name == "payment_hash" and not whole:
         return f"{text[:12]}…"
     return text[5:16] if name in ("when", "created", "settled") else text
 

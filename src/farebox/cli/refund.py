@@ -269,7 +269,7 @@ def show_credits(store: str | None, *, folder: Path, as_json: bool) -> None:
         }
         for credit in credits
     ]
-    show(owed, title="Credits owed", as_json=as_json, empty="nothing is owed")
+    show(owed, title="Credits owed", as_json=as_json, empty="nothing is owed", whole=True)
     found: list[dict[str, Cell]] = [
         {
             "stray": str(stray.received),
@@ -282,7 +282,7 @@ def show_credits(store: str | None, *, folder: Path, as_json: bool) -> None:
         for stray in strays
     ]
     if found:
-        show(found, title="Received for no payment that is known here", as_json=as_json)
+        show(found, title="Received for no payment that is known here", as_json=as_json, whole=True)
 
 
 async def _owed(url: str) -> tuple[Sequence[Credit], Sequence[Stray]]:

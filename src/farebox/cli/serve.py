@@ -265,6 +265,6 @@ def metrics_socket(config: Config) -> Iterator[socket.socket | None]:
         yield None
         return
     warn_of_open_metrics(at[0])
-    with contextlib.closing(listening_socket(*at)) as bound:
+    with contextlib.closing(listening_socket(*at, option="--metrics")) as bound:
         log.info("metrics", url=f"{url_of(at[0], bound.getsockname()[1])}/metrics")
         yield bound

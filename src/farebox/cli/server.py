@@ -12,19 +12,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from types import FrameType
 from typing import Final
 
+import structlog
 import uvicorn
 
 from farebox.cli.listening import hear_nobody_new, waiting
 from farebox.http.request import AsgiApp, Message, Receive, Scope, Send
 from farebox.http.server import strict_http
 from farebox.http.watch import Patience
+
+log = structlog.get_logger("farebox")
 
 DRAIN: Final = timedelta(seconds=30)
 QUIET: Final = timedelta(seconds=0.3)  # who speaks often has spoken by then, and was told
@@ -135,17 +140,28 @@ class Draining(uvicorn.Server):
 
 
 class Stoppable(Draining):
-    """The same, of a process that has nothing else to do: signals stop it, where uvicorn's own have it die of them."""
+    """The same, of a process that has nothing else to do: signals stop it, where uvicorn's own have it die of them.
+
+    SIGHUP too: who hangs up its terminal means that, and whoever wants it to take up its configuration finds the line.
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """While inside, SIGINT and SIGTERM stop it."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        """While inside, SIGINT, SIGTERM and SIGHUP stop it."""
+        ends = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name == "posix" else [])]
+        before = {number: signal.signal(number, self._told_to_end) for number in ends}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _told_to_end(self, number: int, frame: FrameType | None) -> None:
+        if os.name == "posix" and number == signal.SIGHUP:
+            log.warning(
+                "stopping", reason="SIGHUP reloads a shop with --workers only; this one is one process, and ends"
+            )
+        self.handle_exit(number, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Returns when nobody is left, or it took longer than DRAIN."""

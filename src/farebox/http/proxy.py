@@ -34,6 +34,7 @@ Field = tuple[bytes, bytes]
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"te", b"trailer", b"trailers", b"transfer-encoding", b"upgrade", b"http2-settings"}
 )
+_NOT_DOWNSTREAM: Final = _HOP_BY_HOP | {b"date"}  # the server has one of its own
 _NOT_UPSTREAM: Final = _HOP_BY_HOP | {
     *(b"host", b"content-length", b"expect"),  # written anew
     *(b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"),
@@ -216,7 +217,7 @@ def _chunk(message: Message) -> bytes:
 
 
 def _answer_fields(reply: Reply) -> list[Field]:
-    fields = [field for field in reply.fields if field[0] not in _HOP_BY_HOP and field[0][:6] != b"proxy-"]
+    fields = [field for field in reply.fields if field[0] not in _NOT_DOWNSTREAM and field[0][:6] != b"proxy-"]
     if len(fields) != len(reply.fields):
         fields = _without_named(fields, b",".join([value for name, value in reply.fields if name == b"connection"]))
     if reply.status in _WITHOUT_BODY:  # the length of some other answer, over which servers stumble

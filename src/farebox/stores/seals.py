@@ -181,7 +181,10 @@ class _Check:
         unsealed, oldest_ms = waiting
         if self.unvouched:
             (first, _), (last, key_id) = self.unvouched[0], self.unvouched[-1]
-            self.findings.append(f"{_seals(first, last)} under a key that is not in the ring ({key_id})")
+            self.findings.append(
+                f"{_seals(first, last)} under a key that is not in the ring ({key_id}); if you have revoked that key, "
+                "the seal of the next sale vouches for them"
+            )
         self.findings += [
             f"{count} entries say that they are under seal {number}, which is missing" for number, count in astray
         ]

@@ -87,7 +87,7 @@ def _connect(path: Path | None, *, room: str) -> SqliteConnection:
     try:
         with _MAKING:
             if path is not None:
-                _make(path)
+                _make(path, room)
             connection = sqlite3.connect(
                 ":memory:" if path is None else path,
                 timeout=_BUSY_S,
@@ -109,8 +109,9 @@ def _connect(path: Path | None, *, room: str) -> SqliteConnection:
     return connection
 
 
-def _make(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _make(path: Path, room: str) -> None:
+    if room == "purse":  # of a user who has never bought anything
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 

@@ -462,7 +462,8 @@ async def test_an_answer_is_passed_on_with_its_status_fields_and_body() -> None:
 @on_both_loops
 async def test_fields_of_the_upstreams_hop_and_its_clock_stay_there() -> None:
     hop = b"Connection: keep-alive, X-Gone\r\nX-Gone: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\n"
-    hop += b"Date: now\r\nUpgrade: h2c\r\nTrailer: x\r\nTransfer-Encoding: chunked\r\nX-Kept: 1\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    hop += b"Date: now\r\n"
+    hop += b"Upgrade: h2c\r\nTrailer: x\r\nTransfer-Encoding: chunked\r\nX-Kept: 1\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     async with proxying(Service(b"HTTP/1.1 200 OK\r\n" + hop)) as proxy:
         call = await Call().of(proxy)
     assert [(b"x-kept", b"1")] == call.fields

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 from typing import Any
 
@@ -332,3 +333,29 @@ def test_twenty_are_listed_unless_more_are_asked_for(ask: Asked, sandbox: Sandbo
         sandbox.buyer.pay(issue(sandbox), fee_limit=None)
     assert len(ask("GET", "/payments/incoming", auth=SELLER).json()) == 20
     assert len(ask("GET", "/payments/incoming?limit=30", auth=SELLER).json()) == 21
+
+
+def test_a_caller_who_left_in_the_middle_of_asking_is_no_error() -> None:
+    sent: list[object] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    async def story() -> None:
+        sandbox = Sandbox.open(None)
+        token = base64.b64encode(b":seller's")
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/createinvoice",
+            "query_string": b"",
+            "headers": [(b"authorization", b"Basic " + token)],
+        }
+        await phoenixd_api(sandbox, PASSWORDS)(scope, receive, send)
+        sandbox.close()
+
+    asyncio.run(story())
+    assert [] == sent

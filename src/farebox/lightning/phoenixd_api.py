@@ -69,6 +69,10 @@ class ReplyLost(ConnectionAbortedError):
     """Scripted trouble: the connection breaks before there is an answer."""
 
 
+class _CallerLeft(Exception):
+    """Nobody waits for an answer any more."""
+
+
 class _Refusal(Exception):
     """An answer that is not 200: its status and its text."""
 
@@ -99,6 +103,8 @@ def phoenixd_api(sandbox: Sandbox, passwords: Mapping[str, str]) -> App:
             answer = await _answer(_authenticate(scope, opened), scope, receive)
         except _Refusal as refusal:
             await _send(send, refusal.status, b"text/plain; charset=UTF-8", refusal.text.encode())
+        except _CallerLeft:
+            return
         except ReplyLost:
             await _break_off(send)
             raise
@@ -306,7 +312,7 @@ async def _read_form(receive: Receive) -> Form:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ReplyLost
+            raise _CallerLeft
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > _MOST_BODY_BYTES:

@@ -7,7 +7,8 @@ import secrets
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,30 @@ class Seen:
     memory: list[float] = field(default_factory=list)
     flood: dict[str, Any] = field(default_factory=dict)
     took_s: float = 0.0
+    stolen: list[float] = field(default_factory=list)
 
     def told(self) -> str:
         quick, slow = [f"{statistics.median(each):.1f}/{p99(each):.1f}" for each in (self.idle, self.flooded)]
         return (
             f"offered {self.flood['offered']} in {self.took_s:.0f} s, taken {self.flood['sent']}, "
             f"answered {self.flood['answers']}; paid call p50/p99 ms idle {quick}, flooded {slow}; "
+            f"of the machine other machines took {', '.join(f'{each:.1%}' for each in self.stolen)} "
+            f"before, during and after; "
             f"memory {self.memory[0]:.0f} MiB, at most {max(self.memory):.0f}; seed {self.flood['seed']}"
         )
+
+    @contextmanager
+    def steal(self) -> Iterator[None]:
+        """Notes what share of the processors' time the machines around this one took meanwhile."""
+        before = cpu_times()
+        yield
+        taken = [after - first for first, after in zip(before, cpu_times(), strict=True)]
+        self.stolen.append(taken[7] / (sum(taken) or 1))
+
+
+def cpu_times() -> list[int]:
+    """proc(5), /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal, in ticks."""
+    return [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
 
 
 def p99(latencies: list[float]) -> float:
@@ -112,10 +129,13 @@ async def test_a_flood_is_bounded_and_paid_calls_go_on(
         shop.arguments = (str(config), "--invoices-per-s", f"{INVOICES_PER_S}", "--log-level", "warning")
         shop.start()
         apart_s = (seconds - SECONDS_BEFORE - 1) / calls
-        async for latency in paced(payer, shop.url, proofs[:idle], apart_s):
-            seen.idle.append(latency)
+        with seen.steal():
+            seen.idle += [each async for each in paced(payer, shop.url, proofs[: idle // 2], apart_s)]
         before = (await read_books(shop))[1]
-        await flooded(shop, payer, proofs[idle:], seen, apart_s=apart_s, seconds=seconds, seed=seed)
+        with seen.steal():
+            await flooded(shop, payer, proofs[idle:], seen, apart_s=apart_s, seconds=seconds, seed=seed)
+        with seen.steal():
+            seen.idle += [each async for each in paced(payer, shop.url, proofs[idle // 2 : idle], apart_s)]
         balance, payments = await read_books(shop)
     tell(seen.told())
     unpaid = [each for each in payments if each.state in (PaymentState.OPEN, PaymentState.EXPIRED)]

@@ -3,8 +3,8 @@
 Rules
 1. A flood must not cost what calls cost, nor fill the log: its answers are written once, and told in one line a second.
 2. It must not keep anybody else waiting, so these answers leave at a steady pace, and the rest of them wait in a line.
-   Whoever stands in it can't ask again meanwhile. It is as long as leaves in a few seconds; beyond it, answers leave
-   at once.
+   Whoever stands in it can't ask again meanwhile. It is as long as leaves in half a minute, which is about as long as
+   anybody listens; beyond it, answers leave at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from farebox.http.request import RawHeaders
 
 log = structlog.get_logger("farebox")
 
-_APART_S: Final = 0.004
-_LONGEST_S: Final = 2.0
+_APART_S: Final = 0.010
+_LONGEST_S: Final = 30.0
 _TELL_EVERY_S: Final = 1.0
 _MOST_ANSWERS: Final = 64  # there are a handful of details
 

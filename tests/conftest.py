@@ -7,12 +7,14 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 if TYPE_CHECKING:
     from farebox.testing.postgres import Postgres
+
+_TOLD: Final = "told"
 
 
 @pytest.fixture
@@ -28,9 +30,30 @@ def seed() -> int:
 
 
 @pytest.fixture
-def tell() -> Callable[[str], object]:
-    """Tells a tally; `pytest -s` shows it."""
-    return lambda text: sys.stdout.write(f"\n{text}\n")
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], object]:
+    """Tells a tally, which stands at the end of the run as well; `pytest -s` shows it at once."""
+
+    def told(text: str) -> None:
+        record_property(_TOLD, text)
+        sys.stdout.write(f"\n{text}\n")
+
+    return told
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the proofs told, those of every process."""
+    told = [
+        (report.nodeid, text)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, ())
+        if report.when == "call"
+        for name, text in report.user_properties
+        if name == _TOLD
+    ]
+    if told:
+        terminalreporter.section("what was seen")
+    for test, text in sorted(told):
+        terminalreporter.write_line(f"{test}\n    {text}")
 
 
 @pytest.fixture(scope="session")

@@ -301,6 +301,7 @@ def test_a_comparison_that_leaks_is_seen_by_the_measurement(chance: random.Rando
 
 
 @pytest.mark.full
+@pytest.mark.alone
 def test_how_long_a_macaroon_takes_to_be_refused_says_nothing_of_its_signature(
     chance: random.Random, tell: Tell
 ) -> None:
@@ -314,6 +315,7 @@ def test_how_long_a_macaroon_takes_to_be_refused_says_nothing_of_its_signature(
 
 
 @pytest.mark.full
+@pytest.mark.alone
 def test_how_long_a_payment_credential_takes_to_be_refused_says_nothing_of_its_seal(
     chance: random.Random, tell: Tell
 ) -> None:

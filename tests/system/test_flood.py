@@ -101,7 +101,7 @@ async def paced(payer: Any, url: str, proofs: list[tuple[str, dict[str, str]]], 
     ("seconds", "calls", "slower"),
     [
         (6, 60, 20),
-        pytest.param(60, 500, 2, marks=pytest.mark.full),
+        pytest.param(60, 500, 2, marks=[pytest.mark.full, pytest.mark.alone]),
         pytest.param(600, 2000, 2, marks=pytest.mark.soak),
     ],
     ids=["6 s", "60 s", "10 minutes"],

@@ -125,7 +125,7 @@ async def street(open_shop: Any, serve_app: Any, payer: Any, writer_url: str, tm
         yield street
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.full)])
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=[pytest.mark.full, pytest.mark.alone])])
 async def test_no_payment_is_missed_while_the_line_to_the_node_keeps_breaking(
     street: Street, seed: int, tell: Callable[[str], object], kills: int
 ) -> None:

@@ -94,7 +94,7 @@ async def bought_again(url: str, proofs: list[tuple[str, dict[str, str]]], over:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize(
     "seconds",
-    [pytest.param(60, marks=pytest.mark.full), pytest.param(3600, marks=pytest.mark.soak)],
+    [pytest.param(60, marks=[pytest.mark.full, pytest.mark.alone]), pytest.param(3600, marks=pytest.mark.soak)],
     ids=["a minute", "an hour"],
 )
 async def test_no_memory_file_or_thread_is_kept_for_a_request_that_is_over(

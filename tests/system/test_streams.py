@@ -294,7 +294,9 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.parametrize(("streams", "size"), [(12, 8 * MIB), pytest.param(100, 16 * MIB, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("streams", "size"), [(12, 8 * MIB), pytest.param(100, 16 * MIB, marks=[pytest.mark.full, pytest.mark.alone])]
+)
 async def test_what_is_copied_of_many_streams_at_once_is_not_in_memory(
     streams: int, size: int, tmp_path: Path, market: Market, http: httpx.AsyncClient
 ) -> None:

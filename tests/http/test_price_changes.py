@@ -1,9 +1,8 @@
 """What was quoted is what a call costs, whatever the price list says when the proof comes."""
 
 import json
-import os
 import random
-import secrets
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -52,10 +51,8 @@ class Shop:
 
 @pytest.mark.parametrize("payments", [40, pytest.param(1000, marks=pytest.mark.full)])
 async def test_a_quoted_price_is_honoured_when_the_price_has_changed_and_when_a_removed_route_is_back(
-    payments: int,
+    payments: int, seed: int, tell: Callable[[str], object]
 ) -> None:
-    seed = int(os.environ.get("FAREBOX_SEED") or secrets.randbelow(2**32))
-    print(f"seed {seed}: FAREBOX_SEED={seed} repeats it")  # noqa: T201 - pytest shows it with a failure
     chance = random.Random(seed)
     shop = Shop(Market.open(), Service())
     bought = [(path := chance.choice(PATHS), f"{n}", await shop.buy(path, f"{n}")) for n in range(payments)]
@@ -74,6 +71,7 @@ async def test_a_quoted_price_is_honoured_when_the_price_has_changed_and_when_a_
     rows = await shop.market.gate.ledger.recent_payments(2 * payments)
     assert {(PaymentState.SPENT, Amount.sats(21))} == {(row.state, row.captured) for row in rows}
     assert (payments, payments) == (len(rows), shop.service.calls)
+    tell(f"A8: {payments} quoted prices honoured (seed {seed})")
     await shop.market.close()
 
 

@@ -20,6 +20,8 @@ from farebox.http.recorder import Recorder
 from farebox.stores import moves
 from farebox.testing.simulation import Faults, simulate
 
+Tell = Callable[[str], object]
+
 SEED: Final = int(os.environ.get("FAREBOX_SEED", "0"))
 STORIES: Final = 60
 MOST_TO_CATCH: Final = 1000
@@ -57,25 +59,25 @@ def told_by(count: int) -> Counter[str]:
     return total
 
 
-def check(tally: Counter[str], count: int) -> None:
-    sys.stdout.write(f"\n{count} stories from seed {SEED}: {dict(tally)}\n")
+def check(tally: Counter[str], count: int, tell: Tell) -> None:
+    tell(f"C8: {count} stories from seed {SEED}: {dict(tally)}")
     assert tally["payments"] == tally["answered"] + tally["credited"]
     assert {"200", "402", "409", "502", "503"} <= set(tally)
     assert tally["crashes"] > count / 10
 
 
-def test_whatever_fails_every_payment_ends_in_one_answer_or_in_credit() -> None:
-    check(stories(SEED, SEED + STORIES), STORIES)
+def test_whatever_fails_every_payment_ends_in_one_answer_or_in_credit(tell: Tell) -> None:
+    check(stories(SEED, SEED + STORIES), STORIES, tell)
 
 
 @pytest.mark.full
-def test_10_000_stories() -> None:
-    check(told_by(10_000), 10_000)
+def test_10_000_stories(tell: Tell) -> None:
+    check(told_by(10_000), 10_000, tell)
 
 
 @pytest.mark.soak
-def test_100_000_stories() -> None:
-    check(told_by(100_000), 100_000)
+def test_100_000_stories(tell: Tell) -> None:
+    check(told_by(100_000), 100_000, tell)
 
 
 def test_a_seed_tells_the_same_story_whatever_else_is_different() -> None:
@@ -117,19 +119,19 @@ def deaths(seeds: range) -> int:
 
 
 def test_a_process_that_dies_at_any_step_of_a_sale_loses_and_doubles_nothing(
-    tell: Callable[[str], object],
+    tell: Tell,
 ) -> None:
     count = deaths(range(SEED, SEED + 2))
-    tell(f"{count} deaths from seed {SEED}")
+    tell(f"C2: {count} deaths from seed {SEED}")
     assert count >= 2 * 20
 
 
 @pytest.mark.full
 def test_a_process_that_dies_at_any_step_of_50_sales_loses_and_doubles_nothing(
-    tell: Callable[[str], object],
+    tell: Tell,
 ) -> None:
     count = deaths(range(SEED, SEED + 50))
-    tell(f"{count} deaths from seed {SEED}")
+    tell(f"C2: {count} deaths from seed {SEED}")
     assert count >= 50 * 20
 
 
@@ -193,7 +195,7 @@ MUTANTS: Final = (
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_guard_that_is_taken_away_is_noticed(
-    mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], object]
+    mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tell: Tell
 ) -> None:
     mutant(monkeypatch)
     with pytest.raises(AssertionError, match="seed") as noticed:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import secrets
 import statistics
 import sys
 import time
@@ -113,12 +112,11 @@ async def test_a_flood_is_bounded_and_paid_calls_go_on(
     read_books: Any,
     tell: Callable[[str], object],
     tmp_path: Path,
+    seed: int,
     seconds: int,
     calls: int,
     slower: int,
 ) -> None:
-    seed = int(os.environ.get("FAREBOX_SEED") or secrets.randbelow(2**32))
-    tell(f"seed {seed}: FAREBOX_SEED={seed} repeats it")
     config = tmp_path / "shop.toml"
     config.write_text(CONFIG.format(upstream=writer_url, free=FREE_CALLS))
     seen = Seen()
@@ -137,7 +135,7 @@ async def test_a_flood_is_bounded_and_paid_calls_go_on(
         with seen.steal():
             seen.idle += [each async for each in paced(payer, shop.url, proofs[idle // 2 : idle], apart_s)]
         balance, payments = await read_books(shop)
-    tell(seen.told())
+    tell(f"D5: {seen.told()}")
     unpaid = [each for each in payments if each.state in (PaymentState.OPEN, PaymentState.EXPIRED)]
     assert seen.flood["sent"] > 100 * seconds
     assert 0 < len(unpaid) <= INVOICES_PER_S * (seen.took_s + 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
-import secrets
+from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -40,10 +40,13 @@ def request(fields: list[tuple[bytes, bytes]]) -> bytes:
     ],
 )
 async def test_of_so_many_liars_at_one_address_only_the_first_call_is_free(
-    spoofs: int, trusted: tuple[str, ...], appended: bytes, prefix: str
+    spoofs: int,
+    trusted: tuple[str, ...],
+    appended: bytes,
+    prefix: str,
+    seed: int,
+    tell: Callable[[str], object],
 ) -> None:
-    seed = int(os.environ.get("FAREBOX_SEED") or secrets.randbelow(2**32))
-    print(f"seed {seed}: FAREBOX_SEED={seed} repeats it")  # noqa: T201 - pytest shows it with a failure
     chance = random.Random(seed)
     market, service = Market.open(Terms(free_calls=1, limits=UNLIMITED)), Service()
     statuses: list[int] = []
@@ -59,6 +62,7 @@ async def test_of_so_many_liars_at_one_address_only_the_first_call_is_free(
         await caller.close()
         payments = await market.gate.ledger.recent_payments(spoofs)
     await market.close()
+    tell(f"D1 on sockets: {spoofs} liars at one address, {Counter(statuses)} (seed {seed})")
     # One caller, so there is one free call, and one invoice that it is asked to pay again and again.
     assert ([200], {402}) == (statuses[:1], set(statuses[1:])), seed
     assert ([prefix], 1) == ([payment.client for payment in payments], service.calls), seed

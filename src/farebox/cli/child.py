@@ -32,6 +32,7 @@ _SETTLED: Final = timedelta(seconds=10)  # one that lived for so long did not di
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 _READY_WITHIN: Final = timedelta(seconds=60)
+_ENDS_WITHIN: Final = timedelta(seconds=1)  # of closing its line
 
 
 class Child:
@@ -65,6 +66,9 @@ class Child:
                 said = await self._line.hear_said()
         if isinstance(said, Ready):
             return said
+        with suppress(TimeoutError):  # whoever is killed while it ends can't say how it ended
+            async with asyncio.timeout(_ENDS_WITHIN.total_seconds()):
+                await self._process.wait()
         self.kill()
         await self.ended()
         if isinstance(said, Refused):

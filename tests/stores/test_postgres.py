@@ -629,7 +629,7 @@ async def lose_connections(url: str, postgres: Postgres, *, losses: int, seed: i
             tally["paid calls"] += 1
 
         number = 0
-        while proxy.lost.total() < losses:
+        while proxy.lost.total() - proxy.lost[Loss.UNSENT] < losses:
             await asyncio.gather(*(call(f"{number} {caller}") for caller in range(CALLERS)))
             number += 1
         proxy.choose = lambda: Loss.NONE

@@ -18,7 +18,6 @@ pytestmark = [pytest.mark.system, pytest.mark.anyio]
 Tell = Callable[[str], object]
 
 PRICE = Amount.sats(21)
-ANSWERS = 200
 STREAMS = 40
 REQUESTS = 20
 
@@ -67,27 +66,29 @@ async def market(open_shop: Any, writer_url: str, payer: Any) -> AsyncIterator[t
         yield shop, Caller(shop, payer)
 
 
-async def test_200_answers_cut_at_every_place_are_fetched_again_and_charged_once(
-    market: tuple[Any, Caller], writer: Any, read_books: Any, tell: Tell
+@pytest.mark.parametrize("answers", [200, pytest.param(None, marks=pytest.mark.full)], ids=["200 places", "every byte"])
+async def test_answers_cut_at_every_place_are_fetched_again_and_charged_once(
+    market: tuple[Any, Caller], writer: Any, read_books: Any, tell: Tell, answers: int | None
 ) -> None:
     shop, caller = market
-    length = await caller.length("/", "whole", await caller.buy("whole"))
+    length = await caller.length("/", "call whole", await caller.buy("call whole"))
+    answers = answers or length
     told: dict[str, str] = {}
-    for number, after in enumerate(spread(ANSWERS, length)):
-        prompt = f"call {number:03}"
+    for number, after in enumerate(spread(answers, length)):
+        prompt = f"call {number:04}"
         proof = await caller.buy(prompt)
         await caller.lose("/", prompt, proof, Cut(Way.ANSWER, after=after, reset=number % 2 == 0))
         again = await caller.call(f"{shop.url}/", prompt, proof)
         assert (200, "true") == (again.status_code, again.headers["payment-replayed"]), (prompt, after)
         told[prompt] = again.json()["text"]
     balance, payments = await read_books(shop)
-    tell(f"{len(told)} answers of {length} bytes cut at 0 to {length - 1}; earned {balance.earned}")
+    tell(f"A3: {len(told)} answers of {length} bytes cut at 0 to {length - 1}; earned {balance.earned}")
     assert {prompt: [text] for prompt, text in told.items()} == {
-        prompt: runs for prompt, runs in writer.runs.items() if prompt != "whole"
+        prompt: runs for prompt, runs in writer.runs.items() if prompt != "call whole"
     }
-    assert len(told) == len(set(told.values())) == ANSWERS
+    assert len(told) == len(set(told.values())) == answers
     assert {PaymentState.SPENT} == {payment.state for payment in payments}
-    assert PRICE * (ANSWERS + 1) == balance.earned == balance.received
+    assert PRICE * (answers + 1) == balance.earned == balance.received
     assert NOTHING == balance.held == balance.credit
 
 

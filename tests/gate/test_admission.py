@@ -81,6 +81,10 @@ class Opened:
         preimage = self.market.pay(asked.invoice.text)
         return f"L402 {asked.wire.body['macaroon']}:{preimage.hex()}"
 
+    async def outcome(self, visit: Visit) -> Any:
+        """What one of them gets."""
+        return (await self.outcomes([visit]))[0]
+
     async def outcomes(self, visits: list[Visit]) -> list[Decision | Exception]:
         """What all of them get at once."""
         return await asyncio.gather(*(self.gate.admit(each) for each in visits), return_exceptions=True)  # type: ignore[return-value]
@@ -440,6 +444,36 @@ async def test_a_hash_that_is_not_paid_costs_no_write_and_one_look_up_at_a_time(
     outcomes = await opened.outcomes([shown] * 30)
     assert {asked.invoice} == {each.invoice for each in outcomes}
     assert (0, 1) == (opened.written - written, opened.asked.count("lookup_invoice"))
+
+
+async def test_an_unpaid_hash_may_be_asked_about_now_and_then_and_counts_when_it_is_shown_all_the_time(
+    open_market: Any,
+) -> None:
+    opened = open_market(calls_per_s=1e-6, calls_at_once=10)
+    asked = await opened.gate.admit(visit())
+    shown = visit(x_payment_hash=asked.invoice.payment_hash.hex())
+    outcomes = [await opened.outcome(shown) for _ in range(40)]
+    assert {asked.invoice} == {each.invoice for each in outcomes[:3]}
+    challenged = count(outcomes, Challenged)
+    assert 40 - challenged == count(outcomes, TooManyUnpaidCalls)
+    assert 12 <= challenged == opened.asked.count("lookup_invoice") < 20  # three at once, nine calls; and time goes by
+    bought = await opened.buy(client="10.0.0.1/32")
+    assert isinstance(await opened.gate.admit(visit("bought", authorization=bought)), Grant)
+
+
+@pytest.mark.parametrize("client", [CLIENT, LOCAL])
+async def test_made_up_hashes_count_as_no_proof_before_the_node_is_asked(open_market: Any, client: str) -> None:
+    opened = open_market(calls_per_s=0.001, calls_at_once=3)
+    told = [await opened.outcome(visit("x", client, x_payment_hash=f"{number:064x}")) for number in range(40)]
+    assert [TooManyUnpaidCalls] * 20 == [type(each) for each in told[-20:]]
+    assert opened.asked.count("lookup_invoice") < 15
+
+
+async def test_of_a_crowd_without_addresses_each_gets_an_invoice_that_nobody_else_was_told(open_market: Any) -> None:
+    opened = open_market()
+    told = await opened.outcomes([visit(client=LOCAL)] * 5)
+    told += [await opened.outcome(visit(client=LOCAL)) for _ in range(5)]
+    assert 10 == len({each.invoice.payment_hash for each in told})
 
 
 async def test_a_proof_that_was_spent_on_another_call_costs_one_claim(open_market: Any) -> None:

@@ -293,6 +293,7 @@ def test_the_length_of_what_is_passed_on_is_the_length_without_the_proof() -> No
         ([(b"x", b"y")] * 101, HeadersTooLarge),
         ([(b"x", b"y" * 17_000)], HeadersTooLarge),
         ([(b"host", b"a"), (b"Host", b"b")], MalformedRequest),
+        *(([(b"connection", b"close, %b" % name)], MalformedRequest) for name in (b"Content-Type", b"accept")),
         *(([(name, b"GET")], MalformedRequest) for name in (b"X-HTTP-Method-Override", b"x-http-method")),
         ([(b"x-a", b"y" * 8_190), (b"x-b", b"y" * 8_189)], HeadersTooLarge),
     ],

@@ -1,7 +1,8 @@
 """Admission: how much callers without a payment may ask for.
 
 Rules (reliability, 3.4: admission)
-1. Nobody who shows a good proof is asked about any of this; whoever shows a false one counts as showing none.
+1. Nobody who shows a good proof is asked about any of this; whoever shows a false one counts as showing none. So does
+   whoever asks more often than once a second whether an invoice was paid.
 2. What is cheap to refuse is refused first, and before anything is asked of the ledger or the node.
 3. Each client, and each /48 of IPv6, has a bucket of its own; everyone together has one as well. Whoever has no address
    of its own is a crowd and no caller, so only the common bucket binds it, and it leaves half of that to the others.
@@ -20,6 +21,7 @@ from farebox.gate.terms import Limits
 
 _MOST_CLIENTS: Final = 16_384  # lately seen, and as many before
 _LOOKS: Final = 4  # into the ledger for callers without a payment, for each invoice that may be made
+_POLLS: Final = 3  # of one invoice, at once
 _COUNT_EVERY_S: Final = 1.0
 _AWAY_S: Final = 1.0
 _FAILURES: Final = 3
@@ -80,6 +82,7 @@ class Admission:
         rate, burst = limits.calls_per_s, limits.calls_at_once
         self._clients = Paces(per_second=rate, at_once=burst)
         self._subnets = Paces(per_second=rate * limits.subnet, at_once=burst * limits.subnet)
+        self._polls = Paces(per_second=1, at_once=_POLLS)
         self._crowd = Pace(per_second=rate * limits.subnet, at_once=burst * limits.subnet)
         a_second = max(2.0, limits.invoices_per_s)
         self._looks = Pace(per_second=limits.invoices_per_s * _LOOKS, at_once=a_second * _LOOKS)
@@ -99,6 +102,14 @@ class Admission:
             self.enter(client, now_s)
         elif not self._crowd.take(now_s):
             raise TooManyUnpaidCalls()
+
+    def poll(self, client: str, payment_hash: bytes, now_s: float) -> None:
+        """A caller asks whether an invoice was paid; it counts when that is more often than once a second.
+
+        Raises TooManyUnpaidCalls.
+        """
+        if not self._polls.take(payment_hash.hex(), now_s):
+            self.reject(client, now_s)
 
     def look(self, client: str, now_s: float) -> None:
         """The ledger is going to be asked about a caller without a payment. Raises GateOverloaded."""

@@ -128,13 +128,14 @@ class Gate:
             return given
         if credential.preimage is None:
             payment = await self._check_client(credential, visit.client)
-            # Whether it was paid has to be asked before the claim, so that who never pays costs no write.
             if payment is None:
+                self._admission.reject(visit.client, _now_s())
                 return await self._unknown(credential, visit)
-            if payment.state in (PaymentState.OPEN, PaymentState.EXPIRED) and not await self._settled_at_node(
-                payment, visit
-            ):
-                return await self._unpaid(payment, visit)
+            # Whether it was paid has to be asked before the claim, so that who never pays costs no write.
+            if payment.state in (PaymentState.OPEN, PaymentState.EXPIRED):
+                self._admission.poll(visit.client, payment.payment_hash, _now_s())
+                if not await self._settled_at_node(payment, visit):
+                    return await self._unpaid(payment, visit)
         return await self._claim(credential, visit)
 
     def recall(self, authorization: str, digest: bytes) -> Replay | None:

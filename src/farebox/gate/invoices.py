@@ -1,7 +1,8 @@
 """Invoices: the one that a caller has not paid yet, or a new one within the limits.
 
 Rules (reliability, 3.4: admission)
-1. A caller's own unpaid invoice for the same request and price comes first; asking for it twice at once makes one.
+1. A caller's own unpaid invoice for the same request and price comes first; asking for it twice at once makes one. Of a
+   crowd that has no addresses of its own each gets another: who has been told an invoice knows its payment hash.
 2. Nothing is asked of the node that is going to be refused. While no more may be made, only those are looked for in the
    ledger who were given an invoice lately: they may have one still.
 3. The node is asked by a few at a time and for so long at most; while it is known to be away it is not asked.
@@ -14,6 +15,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from itertools import count
 from typing import Final
 
 from farebox.core.bolt11 import Invoice, decode
@@ -29,7 +31,7 @@ _MOST_CLIENTS: Final = 8192
 _MOST_DESCRIPTION: Final = 120  # characters; phoenixd takes 128
 
 Ask = Callable[[Conversation[Invoice], timedelta], Awaitable[Invoice]]
-_Wanted = tuple[str, bytes, int]  # client, digest and price
+_Wanted = tuple[str, bytes, int, int]  # client, digest and price; and a number for each of a crowd
 _Found = tuple[Invoice, bool, Visit]  # whether the caller had it already, and for whom it was found or made
 
 
@@ -50,6 +52,7 @@ class Invoices:
         self._minting = asyncio.Semaphore(limits.minting_at_once)
         self._outstanding = Outstanding(ledger.count_unpaid, limits.all_unpaid_invoices)
         self._circuit = Circuit()
+        self._of_crowd = count(1)
         self._asked_for: OrderedDict[str, None] = OrderedDict()  # clients that have been given an invoice
 
     async def owed_for(self, visit: Visit) -> tuple[Invoice, bool]:
@@ -58,7 +61,8 @@ class Invoices:
         Raises TooManyUnpaidInvoices, GateOverloaded, NodeUnavailable, StoreUnavailable.
         """
         client = visit.client
-        wanted = client, visit.quote.digest, visit.quote.amount.msat
+        number = next(self._of_crowd) if client == LOCAL else 0
+        wanted = client, visit.quote.digest, visit.quote.amount.msat, number
         if wanted not in self._flights:
             may_make = self._admission.take_invoice(client, _now_s())
             try:
@@ -71,7 +75,8 @@ class Invoices:
         else:
             may_make = False
         invoice, reused, found_for = await self._flights.join(wanted, lambda: self._find_or_make(visit, may_make))
-        self._remember(client)
+        if client != LOCAL:
+            self._remember(client)
         return invoice, reused or found_for is not visit
 
     async def close(self) -> None:
@@ -82,9 +87,10 @@ class Invoices:
         quote, client = visit.quote, visit.client
         made = False
         try:
-            known = await self._ledger.reusable_payment(client=client, digest=quote.digest, price=quote.amount)
-            if known is not None:
-                return decode(known.invoice), True, visit
+            if client != LOCAL:
+                known = await self._ledger.reusable_payment(client=client, digest=quote.digest, price=quote.amount)
+                if known is not None:
+                    return decode(known.invoice), True, visit
             if not may_make:
                 raise GateOverloaded("too many invoices are being made")
             self._circuit.check(_now_s())

@@ -4,7 +4,8 @@ Rules
 1. What was paid for is the request without its proof: asking, and asking again with the proof, are one request.
 2. The digest covers method, scheme, authority, path, query, Content-Type, Accept, chosen headers and the body, each
    with its length in front. HEAD counts as the method it stands for.
-3. What the handler or upstream gets is exactly what was digested: the proof is cut out of the bytes, not re-encoded.
+3. What the handler or upstream gets is exactly what was digested: the proof is cut out of the bytes, not re-encoded;
+   a Connection field must not take a digested field out on the way (RFC 9110, 7.6.1).
 4. Everything is bounded, and refused before an invoice is made.
 """
 
@@ -92,6 +93,7 @@ class _Kind(Enum):
     HOST = auto()
     OVERRIDE = auto()
     UPGRADE = auto()
+    CONNECTION = auto()
 
 
 _NOT_PASSED_ON: Final = (_Kind.DROPPED, _Kind.PROOF, _Kind.UPGRADE)
@@ -124,6 +126,7 @@ class Reader:
             **dict.fromkeys(self._digested, _Kind.DIGESTED),
             b"host": _Kind.HOST,
             b"upgrade": _Kind.UPGRADE,
+            b"connection": _Kind.CONNECTION,
             b"authorization": _Kind.AUTHORIZATION,
             **{name.encode(): _Kind.PROOF for name in proof_headers},
         }
@@ -193,6 +196,9 @@ class Reader:
                 told[b"host"] = value
             elif kind is _Kind.AUTHORIZATION or kind is _Kind.PROOF:
                 shown.append((name.decode("latin-1"), value.decode("latin-1")))
+            elif kind is _Kind.CONNECTION:
+                if not {token.strip() for token in value.lower().split(b",")}.isdisjoint(self._digested):
+                    raise MalformedRequest("Connection names a header field that is meant for the whole way")
             elif kind is _Kind.OVERRIDE:
                 raise MalformedRequest(f"{name.decode()} is not honoured here; send the method itself")
         if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.system
 
 DIGEST = sha256(b"a request").digest()
 LEASE = timedelta(minutes=5)
-LOSSES = 100  # connections lost while a commit was under way
+LOSSES = 40  # connections lost while a commit was under way
 ALL_LOSSES = 2000
 CALLERS = 16
 

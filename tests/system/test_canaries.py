@@ -40,7 +40,7 @@ from farebox.testing.market import Market, whole_body
 
 pytestmark = [pytest.mark.system, pytest.mark.anyio]
 
-CALLS = [120, pytest.param(10_000, marks=pytest.mark.full)]
+CALLS = [60, pytest.param(10_000, marks=pytest.mark.full)]
 AT_ONCE = 4
 PATHS = ("/", "/fail", "/break")
 UPSTREAM_KEY = "upstream-key-" + "6d" * 12

@@ -142,11 +142,11 @@ async def paced(
 @pytest.mark.parametrize(
     ("seconds", "calls", "enough"),
     [
-        (6, 60, 0),
+        (5, 40, 0),
         pytest.param(60, 500, 20, marks=[pytest.mark.full, pytest.mark.alone]),
         pytest.param(600, 2000, 150, marks=pytest.mark.soak),
     ],
-    ids=["6 s", "60 s", "10 minutes"],
+    ids=["5 s", "60 s", "10 minutes"],
 )
 async def test_a_flood_is_bounded_and_paid_calls_go_on(
     open_shop: Any,

@@ -24,7 +24,7 @@ from farebox.dialects.macaroon import Macaroon
 
 pytestmark = [pytest.mark.system, pytest.mark.anyio]
 
-ROTATIONS = [3, pytest.param(100, marks=pytest.mark.full)]
+ROTATIONS = [2, pytest.param(100, marks=pytest.mark.full)]
 CALLERS = 3
 KEPT = 1  # keys besides the newest that stay good
 TAKEN_UP_WITHIN_S = 5.0  # a second, and what a busy machine adds

@@ -143,7 +143,7 @@ async def street(open_shop: Any, writer: Any, writer_url: str, payer: Any, tmp_p
         yield Street(shop, payer)
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.full)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.full)])
 async def test_a_shop_killed_under_load_loses_nothing_and_charges_nothing_twice(
     street: Street, writer: Any, read_books: Any, seed: int, tell: Callable[[str], object], kills: int
 ) -> None:

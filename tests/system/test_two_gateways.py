@@ -110,7 +110,7 @@ async def check(gateways: Gateways, writer: Any, read_books: Any, seed: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("payments", "callers"), [(20, 32), pytest.param(1000, 64, marks=pytest.mark.full)], ids=["quick", "A1"]
+    ("payments", "callers"), [(8, 32), pytest.param(1000, 64, marks=pytest.mark.full)], ids=["quick", "A1"]
 )
 async def test_identical_retries_at_two_gateways_are_one_run_and_equal_answers(
     open_gateways: Any,

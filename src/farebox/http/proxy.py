@@ -24,7 +24,7 @@ from typing import Final
 from farebox.core.errors import ConfigError, MalformedRequest, MethodUnknown, UpstreamFailed
 from farebox.core.secret import Secret
 from farebox.http.connection import Reply
-from farebox.http.request import Message, Receive, Scope, Send, raw_path
+from farebox.http.request import Message, Receive, Scope, Send, connection_options, raw_path
 from farebox.http.sale import SALE, Sale
 from farebox.http.upstream import Upstream
 
@@ -229,8 +229,8 @@ def _without_named(fields: list[Field], connection: bytes) -> list[Field]:
     """Take out the fields that a Connection field names."""
     if connection.lower() in (b"", b"keep-alive", b"close"):
         return fields
-    names = {token.strip() for token in connection.lower().split(b",")}
-    return [field for field in fields if field[0] not in names]
+    named = connection_options(connection)
+    return [field for field in fields if field[0] not in named]
 
 
 def _read_length(value: bytes) -> int:

@@ -197,7 +197,7 @@ class Reader:
             elif kind is _Kind.AUTHORIZATION or kind is _Kind.PROOF:
                 shown.append((name.decode("latin-1"), value.decode("latin-1")))
             elif kind is _Kind.CONNECTION:
-                if not {token.strip() for token in value.lower().split(b",")}.isdisjoint(self._digested):
+                if not connection_options(value).isdisjoint(self._digested):
                     raise MalformedRequest("Connection names a header field that is meant for the whole way")
             elif kind is _Kind.OVERRIDE:
                 raise MalformedRequest(f"{name.decode()} is not honoured here; send the method itself")
@@ -274,6 +274,11 @@ def _members(text: str) -> Iterable[tuple[str, Json, int, int]]:
 def overrides_method(scope: Scope) -> bool:
     """Whether a request says that it means another method than its own."""
     return any(name.lower() in _OVERRIDES for name, _ in scope["headers"]) or b"_method=" in scope["query_string"]
+
+
+def connection_options(value: bytes) -> set[bytes]:
+    """What a Connection field names, in lower case (RFC 9110, 7.6.1)."""
+    return {option.strip() for option in value.lower().split(b",")}
 
 
 def raw_path(scope: Scope) -> bytes:

@@ -42,7 +42,8 @@ def open_purse(path: Path | str, clock: Clock = utc_now) -> SqlitePurse:
     this farebox or can't be closed to other users; StoreUnavailable when other processes keep it locked.
     """
     file = None if str(path) == ":memory:" else Path(path).expanduser()
-    connection = open_file(file, room="purse", moves={"draw_moves": edges(DRAW_MOVES)})
+    # The folder too, for a user who has never bought anything.
+    connection = open_file(file, room="purse", moves={"draw_moves": edges(DRAW_MOVES)}, make_folder=True)
     if file is not None:
         try:
             _close_to_others(file)

@@ -67,14 +67,17 @@ class SqliteConnection(sqlite3.Connection):
         return StoreUnavailable(f"{error}.") if isinstance(error, sqlite3.Error) else error
 
 
-def open_file(path: Path | None, *, room: str, moves: Mapping[str, Edges], contract: bool = False) -> SqliteConnection:
+def open_file(
+    path: Path | None, *, room: str, moves: Mapping[str, Edges], contract: bool = False, make_folder: bool = False
+) -> SqliteConnection:
     """A connection to the file of a `ledger` or a `purse`, made and migrated as needed; None is a database in memory.
 
     moves: the tables that keep the edges of state machines, and what they hold. contract: also apply the migrations
-    that an older farebox can't live with. Raises ConfigError, in one line, for a file that can't be written, is not
-    ours or is newer than we can live with, and StoreUnavailable when other processes keep it locked.
+    that an older farebox can't live with. make_folder: that the file is to lie in. Raises ConfigError, in one line, for
+    a file that can't be written, is not ours or is newer than we can live with, and StoreUnavailable when other
+    processes keep it locked.
     """
-    connection = _connect(path, room=room)
+    connection = _connect(path, room=room, make_folder=make_folder)
     try:
         _migrate(connection, path, room=room, moves=moves, contract=contract)
     except BaseException:
@@ -83,11 +86,11 @@ def open_file(path: Path | None, *, room: str, moves: Mapping[str, Edges], contr
     return connection
 
 
-def _connect(path: Path | None, *, room: str) -> SqliteConnection:
+def _connect(path: Path | None, *, room: str, make_folder: bool = False) -> SqliteConnection:
     try:
         with _MAKING:
             if path is not None:
-                _make(path, room)
+                _make(path, with_folder=make_folder)
             connection = sqlite3.connect(
                 ":memory:" if path is None else path,
                 timeout=_BUSY_S,
@@ -109,8 +112,8 @@ def _connect(path: Path | None, *, room: str) -> SqliteConnection:
     return connection
 
 
-def _make(path: Path, room: str) -> None:
-    if room == "purse":  # of a user who has never bought anything
+def _make(path: Path, *, with_folder: bool) -> None:
+    if with_folder:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))

@@ -394,3 +394,12 @@ async def test_a_hash_and_an_invoice_are_read_as_people_paste_them(debtor: Debto
     for words, wrong in ((("00", invoice.text), MalformedValue), ((bytes(32).hex(), "lnbc1"), MalformedInvoice)):
         with pytest.raises(wrong):
             Wanted.read(*words)
+
+
+async def test_who_shows_a_wrong_preimage_is_not_paid_back(debtor: Debtor) -> None:
+    preimage, invoice = bytes(range(32)), debtor.invoice().text
+    payment_hash = sha256(preimage).hexdigest()
+    assert payment_hash == Wanted.read(payment_hash, invoice, preimage=preimage.hex()).payment_hash.hex()
+    for shown, wrong in (("00" * 32, RefundRefused), (payment_hash, RefundRefused), ("yes", MalformedValue)):
+        with pytest.raises(wrong):
+            Wanted.read(payment_hash, invoice, preimage=shown)

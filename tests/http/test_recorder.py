@@ -125,6 +125,11 @@ class Paid:
         await self.call()
         self.reading.set()
 
+    @property
+    def had(self) -> int:
+        """Bytes of the body that the caller was sent."""
+        return sum(len(message.get("body", b"")) for message in self.sent)
+
     async def payment(self) -> Payment:
         return (await self.market.gate.ledger.recent_payments(1))[0]
 
@@ -525,28 +530,41 @@ async def test_a_charge_that_takes_longer_than_a_caller_who_left_is_waited_for_i
     assert (PaymentState.SPENT, 1) == (payment.state, payment.attempts)
 
 
-async def test_a_copy_that_can_not_be_read_back_is_not_charged_to_a_caller_who_left(
-    paid: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("keeps_up", "leaves", "state"),
+    [
+        (True, False, PaymentState.SPENT),
+        (True, True, PaymentState.FUNDED),
+        (False, False, PaymentState.FUNDED),
+    ],
+)
+async def test_a_copy_that_can_not_be_read_back_is_charged_only_to_a_caller_who_was_given_all_of_it(
+    paid: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keeps_up: bool, leaves: bool, state: PaymentState
 ) -> None:
     def unreadable(*_: object) -> bytes:
         raise OSError(5, "Input/output error")
 
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
+        sent = 0
+        for part in LARGE:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            sent += len(part)
+            while keeps_up and call.had < sent and not call.gone.is_set():
+                await asyncio.sleep(0)
+        call.reading.set()
+        if leaves:
+            call.gone.set()
+        await send({"type": "http.response.body"})
+
     monkeypatch.setattr("farebox.http.spool.Spool._read", unreadable)
-    app = Script(*LARGE)
-    app.go_on.clear()
-    states = []
     async with paid(app, spool=str(tmp_path)) as call:
-        for leaves in (True, False):
-            call.gone.clear()
-            app.go_on.clear()
-            calling = asyncio.create_task(call.call())
-            await call.first.wait()
-            if leaves:
-                call.gone.set()
-            app.go_on.set()
-            await calling
-            states.append(await call.state())
-    assert [PaymentState.FUNDED, PaymentState.SPENT] == states
+        if not keeps_up:
+            call.reading.clear()
+        await call.call()
+        ended = call.sent[-1].get("more_body") is False
+        assert (state, state is PaymentState.SPENT) == (await call.state(), ended)
 
 
 # --- the copy ---------------------------------------------------------------------------------------------------------
@@ -561,6 +579,79 @@ async def test_a_large_stream_is_copied_to_a_file_without_a_name_and_replayed_wh
         left = list(tmp_path.iterdir())
     assert (200, b"".join(LARGE), True) == first == again
     assert (1, []) == (app.calls, left)
+
+
+# --- a caller who reads slowly ----------------------------------------------------------------------------------------
+
+
+async def charged(call: Paid) -> None:
+    async with asyncio.timeout(5):
+        while await call.state() is not PaymentState.SPENT:
+            await asyncio.sleep(0)
+
+
+async def test_a_caller_who_reads_slowly_does_not_keep_the_service_waiting_and_has_all_of_it_in_the_end(
+    paid: Any, tmp_path: Path
+) -> None:
+    app = Script(*LARGE)
+    async with paid(app, spool=str(tmp_path)) as call:
+        call.reading.clear()
+        calling = asyncio.create_task(call.call())
+        await charged(call)
+        before = call.had
+        call.reading.set()
+        answer = await calling
+    assert (0, (200, b"".join(LARGE), True)) == (before, answer)
+
+
+async def test_a_caller_who_leaves_while_it_is_behind_can_fetch_what_was_charged(paid: Any, tmp_path: Path) -> None:
+    app = Script(*LARGE)
+    async with paid(app, spool=str(tmp_path)) as call:
+        call.reading.clear()
+        calling = asyncio.create_task(call.call())
+        await charged(call)
+        call.gone.set()
+        call.reading.set()
+        _, heard, whole = await calling
+        call.gone.clear()
+        again = await call.call()
+    assert (b"", False) == (heard, whole)
+    assert ((200, b"".join(LARGE), True), 1) == (again, app.calls)
+
+
+async def test_of_what_can_not_be_kept_no_more_is_read_than_its_caller_takes(paid: Any) -> None:
+    app = Endless(chunk=bytes(1000))
+    async with paid(app, held_back=500, most_answer=5_000) as call:
+        call.reading.clear()
+        calling = asyncio.create_task(call.call())
+        async with asyncio.timeout(5):
+            while app.poured < 6_000:
+                await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        kept_waiting = app.poured
+        call.reading.set()
+        async with asyncio.timeout(5):
+            while call.had < 50_000:
+                await asyncio.sleep(0)
+        ahead = app.poured - call.had
+        call.gone.set()
+        await calling
+    assert 6_000 == kept_waiting
+    assert 0 <= ahead <= 1_000
+
+
+async def test_what_came_of_a_stream_that_breaks_off_is_given_before_the_connection_is_broken(paid: Any) -> None:
+    app = Script(*LARGE, then=UpstreamFailed("gone", sent=True))
+    async with paid(app) as call:
+        call.reading.clear()
+        calling = asyncio.create_task(call.call())
+        async with asyncio.timeout(5):
+            while not (payment := await call.payment()).attempts or payment.lease_until is not None:
+                await asyncio.sleep(0)
+        call.reading.set()
+        _, heard, whole = await calling
+    assert (b"".join(LARGE), False) == (heard, whole)
 
 
 async def test_a_stream_that_the_disk_refuses_flows_all_the_same_and_is_given_once(paid: Any, tmp_path: Path) -> None:

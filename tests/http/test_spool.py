@@ -19,7 +19,8 @@ MOST = 2**20
 async def copied(spools: Spools, chunks: list[bytes]) -> tuple[Spool, bytes | None]:
     spool = spools.open()
     for chunk in chunks:
-        await spool.add(chunk)
+        spool.add(chunk)
+        await spool.spill()
     async with spool.read() as body:
         return spool, body
 
@@ -56,7 +57,42 @@ async def test_only_a_large_copy_is_in_a_file_and_only_its_owner_could_open_that
 
 async def test_a_copy_that_grows_beyond_what_is_kept_is_dropped(tmp_path: Path) -> None:
     spool, body = await copied(Spools(str(tmp_path), most=MOST), [bytes(MOST), b"1"])
+    spool.close()
     assert (None, False) == (body, spool.whole)
+
+
+@pytest.mark.parametrize("most", [7, 100_000, 10**6])
+async def test_a_copy_is_read_from_any_place_while_it_grows(tmp_path: Path, most: int) -> None:
+    chance = random.Random(2)
+    spool, added, read = Spools(str(tmp_path), most=MOST).open(), b"", bytearray()
+    for _ in range(12):
+        chunk = chance.randbytes(chance.randrange(80_000))
+        added += chunk
+        spool.add(chunk)
+        await spool.spill()
+        while len(read) < len(added) - 60_000:  # so that some of it is in the file by then
+            read += await spool.read_at(len(read), most) or b""
+    for at in [chance.randrange(len(added)) for _ in range(50)]:
+        piece = await spool.read_at(at, most)
+        assert piece
+        assert added[at : at + len(piece)] == piece
+        assert len(piece) <= most
+    spool.close()
+    assert len(added) > 262_144
+    assert added.startswith(read)
+
+
+async def test_a_copy_that_is_not_whole_has_what_was_not_given_yet(tmp_path: Path) -> None:
+    spool = Spools(str(tmp_path), most=400_000).open()
+    chunks = [bytes([number]) * 150_000 for number in range(4)]
+    for chunk in chunks:
+        spool.add(chunk)
+        await spool.spill()
+    before = await spool.read_at(0, 10)
+    spool.forget(450_010)
+    after = await spool.read_at(450_010, 10**6), await spool.read_at(0, 10)
+    spool.close()
+    assert (bytes(10), (chunks[3][10:], None)) == (before, after)
 
 
 @pytest.mark.parametrize("chunks", [[bytes(300_000)], [bytes(300_000), bytes(300_000), bytes(10)]])
@@ -79,7 +115,8 @@ async def test_only_a_few_large_copies_are_read_back_at_once(tmp_path: Path) -> 
     async def read() -> None:
         nonlocal reading, most
         spool = spools.open()
-        await spool.add(bytes(300_000))
+        spool.add(bytes(300_000))
+        await spool.spill()
         async with spool.read():
             reading += 1
             most = max(most, reading)

@@ -221,6 +221,29 @@ async def test_whoever_stalls_is_given_up_and_can_come_back_for_the_whole(
     assert (200, piece * pieces, True) == again
 
 
+async def test_whoever_reads_slowly_makes_no_impatient_service_break_off(
+    market: Market, http: httpx.AsyncClient
+) -> None:
+    piece, pieces = bytes(range(256)) * 256, 240  # 15 MiB, more than all sockets on its way hold
+
+    async def pour(writer: StreamWriter) -> None:
+        async with asyncio.timeout(PATIENCE_S / 2):
+            for _ in range(pieces):
+                writer.write(chunk(piece))
+                await writer.drain()
+
+    async with tapped(pour) as tap, selling(market.gate, tap) as url:
+        proof = await bought(market, http, "GET", url)
+        async with http.stream("GET", url, headers=proof) as answer:
+            parts = answer.aiter_raw(65_536)
+            body = await anext(parts)
+            payment = await decided(market.gate)  # charged, as only a whole answer is, while hardly any of it was read
+            read = len(body)
+            body += b"".join([part async for part in parts])
+    assert (PaymentState.SPENT, 1, piece * pieces) == (payment.state, tap.calls, body)
+    assert read < len(body)
+
+
 async def test_an_answer_too_large_to_be_kept_is_given_whole_once_and_then_gone(
     market: Market, http: httpx.AsyncClient
 ) -> None:

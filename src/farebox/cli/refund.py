@@ -56,14 +56,25 @@ class Wanted:
     same_wallet: bool = False
 
     @classmethod
-    def read(cls, payment_hash: str, invoice: str, limit: str | None = None, *, same_wallet: bool = False) -> Wanted:
-        """From texts. Raises MalformedValue."""
-        try:
-            octets = bytes.fromhex(payment_hash)
-        except ValueError:
-            octets = b""
-        if len(octets) != HASH_BYTES:
+    def read(
+        cls,
+        payment_hash: str,
+        invoice: str,
+        limit: str | None = None,
+        *,
+        preimage: str | None = None,
+        same_wallet: bool = False,
+    ) -> Wanted:
+        """From texts. preimage: what whoever asks has shown. Raises MalformedValue; RefundRefused for a wrong one."""
+        octets = _read_hex(payment_hash)
+        if octets is None:
             raise MalformedValue("a payment hash is 64 hex digits; `farebox refund --list --json` tells those owed")
+        if preimage is not None:
+            shown = _read_hex(preimage)
+            if shown is None:
+                raise MalformedValue("a preimage is 64 hex digits")
+            if sha256(shown).digest() != octets:
+                raise RefundRefused("this is not the preimage of that payment; who can't show it has not paid it")
         return cls(
             payment_hash=octets,
             invoice=decode(invoice.strip().lower().removeprefix("lightning:")),
@@ -75,6 +86,14 @@ class Wanted:
     def fee_limit(self) -> Amount:
         """What routing may cost."""
         return self.limit if self.limit is not None else fee_limit(self.invoice.amount or NOTHING)
+
+
+def _read_hex(text: str) -> bytes | None:
+    try:
+        octets = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return octets if len(octets) == HASH_BYTES else None
 
 
 class Refunding:

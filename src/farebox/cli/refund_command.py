@@ -32,6 +32,10 @@ def refund(
     limit: Annotated[
         str | None, typer.Option("--fee-limit", help="For routing, such as 2sat. (default: 1 sat or 1 %)")
     ] = None,
+    preimage: Annotated[
+        str | None,
+        typer.Option(help="What whoever asks has shown; nothing is paid if it is not the payment's.", metavar="HEX"),
+    ] = None,
     same_wallet: Annotated[
         bool, typer.Option("--same-wallet", help="The wallet that it was begun with has another address now.")
     ] = False,
@@ -52,5 +56,5 @@ def refund(
             return
         if named is None:
             raise MalformedValue("say what is refunded: farebox refund PAYMENT_HASH INVOICE, or --list")
-        wanted = Wanted.read(*named, limit, same_wallet=same_wallet)
+        wanted = Wanted.read(*named, limit, preimage=preimage, same_wallet=same_wallet)
         raise SystemExit(refund_credit(wanted, store=store, wallet_url=wallet, folder=place, as_json=as_json))

@@ -2,8 +2,8 @@
 
 Rules (reliability, 3.4: streams)
 1. An ordinary answer is captured, which stores it, and only then sent.
-2. A stream (by its type, its announced length or its size) flows at once and is copied; it is captured before its last
-   byte leaves.
+2. A stream (by its type, its announced length or its size) flows at once from its copy; it is captured before its last
+   byte leaves. A caller who reads slowly keeps nobody waiting while there is a copy.
 3. What fails before a byte has left becomes a problem; what breaks afterwards breaks the connection, so that nobody
    takes a part for the whole. Either way the payment is released, or given up if the call must not run twice.
 4. The caller's going away changes nothing about an ordinary answer. A stream is then read on for so long and so many
@@ -27,10 +27,11 @@ import structlog
 from farebox.core.errors import CallerError, CallInProgress, Unavailable, UpstreamFailed
 from farebox.core.payment import Answer, Payment, PaymentState
 from farebox.gate import Grant
+from farebox.http.flow import Flow
 from farebox.http.given import kept_headers, paid_headers, replayed_headers, unpaid_headers, writable
 from farebox.http.manners import Manners
 from farebox.http.request import AsgiApp, Message, RawHeaders, Receive, Scope, Send
-from farebox.http.spool import Spool, Spools
+from farebox.http.spool import Spools
 
 log = structlog.get_logger("farebox")
 
@@ -87,10 +88,9 @@ class Recorder:
         self._status = 0
         self._headers: RawHeaders = []
         self._chunks: list[bytes] = []
-        self._spool: Spool | None = None
+        self._flow: Flow | None = None
         self._size = 0
         self._announced: int | None = None
-        self._tail = b""
         self._error: CallerError | Unavailable | None = None
         self._limit = asyncio.timeout(None)
         self._listener: asyncio.Task[None] | None = None
@@ -102,35 +102,19 @@ class Recorder:
     async def run(self, app: AsgiApp, scope: Scope, receive: Receive) -> None:
         """Run the call to its end."""
         try:
-            failure, unknown = await self._run(app, scope, receive)
+            await self._run(app, scope, receive)
+            if self._flow is not None and not await self._flow.ended() and not self._caller_gone:
+                raise BrokenOff
+        except (CallerError, Unavailable) as error:
+            if self._flow is None:
+                raise
+            await self._flow.caught_up()
+            raise BrokenOff from error
         finally:
-            self._over = True
             if self._listener is not None:
                 self._listener.cancel()
-            if self._spool is not None:
-                self._spool.close()
-        if self._error is not None:
-            if self._flown:
-                raise BrokenOff from self._error
-            raise self._error
-        if self._mode is _Mode.ENDED:
-            return
-        if self._mode is _Mode.FAILING:
-            what = f"answered {self._status}" if self._status >= 500 else "wrote a header field that can't be sent"
-            failure = UpstreamFailed(f"the seller's service {what}", upstream_status=self._status)
-            unknown = False
-        try:
-            if self._flown and self._heard and self._caller_gone and self._limit.expired():
-                await self._decide(None)
-            else:
-                failure = await self._let_go(failure, unknown=unknown or self._flown)
-        except (CallerError, Unavailable) as error:
-            if self._flown:
-                raise BrokenOff from error
-            raise
-        if self._flown:
-            raise BrokenOff from failure
-        raise failure
+            if self._flow is not None:
+                self._flow.close()
 
     def leave(self) -> None:
         """The caller has gone away."""
@@ -140,7 +124,26 @@ class Recorder:
         if self._flown:
             self._drain()
 
-    async def _run(self, app: AsgiApp, scope: Scope, receive: Receive) -> tuple[UpstreamFailed, bool]:
+    async def _run(self, app: AsgiApp, scope: Scope, receive: Receive) -> None:
+        try:
+            failure, unknown = await self._run_app(app, scope, receive)
+        finally:
+            self._over = True
+        if self._error is not None:
+            raise self._error
+        if self._mode is _Mode.ENDED:
+            return
+        if self._mode is _Mode.FAILING:
+            what = f"answered {self._status}" if self._status >= 500 else "wrote a header field that can't be sent"
+            failure = UpstreamFailed(f"the seller's service {what}", upstream_status=self._status)
+            unknown = False
+        if self._flown and self._heard and self._caller_gone and self._limit.expired():
+            await self._decide(None)
+        else:
+            failure = await self._let_go(failure, unknown=unknown or self._flown)
+        raise failure
+
+    async def _run_app(self, app: AsgiApp, scope: Scope, receive: Receive) -> tuple[UpstreamFailed, bool]:
         """How it failed, unless it ended, and whether nobody knows what it did."""
         try:
             async with self._limit:
@@ -184,7 +187,7 @@ class Recorder:
         if message["type"] == "http.response.start":
             self._start(message)
             if self._announces_stream():
-                await self._flow()
+                await self._begin_flow()
             return
         if message["type"] != "http.response.body":
             return
@@ -215,58 +218,60 @@ class Recorder:
         if self._mode is _Mode.WAITING:
             return
         self._size += len(chunk)
-        if self._spool is not None:
-            await self._flow_on(self._spool, chunk, last=last)
+        if self._flow is not None:
+            await self._flow_on(self._flow, chunk, last=last)
         elif self._mode is not _Mode.FAILING:
             self._chunks.append(chunk)
-        if self._spool is None and not last and self._size > self._manners.held_back:
-            if self._mode is not _Mode.HOLDING:  # of a failure or refusal, more than anyone wants to know
-                self._mode = _Mode.FAILING
-                await self._stop()
-            chunk = b"".join(self._chunks)
-            await self._flow_on(await self._flow(), chunk, last=False)
+            if not last and self._size > self._manners.held_back:
+                if self._mode is not _Mode.HOLDING:  # of a refusal, more than anyone wants to know
+                    self._mode = _Mode.FAILING
+                    await self._stop()
+                chunks, self._chunks = self._chunks, []
+                await self._flow_on(await self._begin_flow(), b"".join(chunks), last=False)
+        elif not last and self._size > self._manners.held_back:
+            await self._stop()
         if last and self._mode is not _Mode.FAILING:
-            await self._end(chunk)
+            await self._end()
 
-    async def _flow(self) -> Spool:
+    async def _begin_flow(self) -> Flow:
         """From here on it is a stream."""
         self._mode = _Mode.FLOWING
-        self._spool = spool = self._spools.open()
-        self._chunks = []
+        headers = paid_headers(self._headers, self._grant.receipt)
+        start = {"type": "http.response.start", "status": self._status, "headers": headers}
+        self._flow = flow = Flow(self._spools.open(), self._deliver, start)
         if self._gone is not None:
             self._listener = asyncio.get_running_loop().create_task(self._listen(self._gone))
             await asyncio.sleep(0)  # it hears at once of a caller who left before
         if self._caller_gone:
             self._drain()
-        headers = paid_headers(self._headers, self._grant.receipt)
-        await self._deliver({"type": "http.response.start", "status": self._status, "headers": headers})
-        return spool
+        return flow
 
-    async def _flow_on(self, spool: Spool, chunk: bytes, *, last: bool) -> None:
-        await spool.add(chunk)
+    async def _flow_on(self, flow: Flow, chunk: bytes, *, last: bool) -> None:
+        flow.spool.add(chunk)
         if self._caller_gone:
             self._drained += len(chunk)
-            if not spool.whole or (self._drained > self._manners.most_drained and not last):
+            if not flow.spool.whole or (self._drained > self._manners.most_drained and not last):
                 await self._stop()
-        elif self._announced is not None and self._size >= self._announced:
-            if not last:
-                self._tail += chunk  # holds the last byte, whatever the app says of more to come
-        elif not last:
-            await self._deliver({"type": "http.response.body", "body": chunk, "more_body": True})
+        elif not last and (self._announced is None or self._size < self._announced):
+            flow.allow(self._size)  # and what has the last byte not yet, whatever the app says of more to come
+        await flow.spool.spill()
+        if not flow.spool.whole:
+            await flow.caught_up()
+            flow.forget()
 
     # --- the decision -------------------------------------------------------------------------------------------------
 
-    async def _end(self, last_chunk: bytes) -> None:
+    async def _end(self) -> None:
         self._ending = True
         if self._limit.when() is not None and not self._limit.expired():
             self._limit.reschedule(None)  # a charge that has begun is not to be cancelled
         mode = self._mode
         try:
-            if self._spool is None:
+            if self._flow is None:
                 await self._decide(b"".join(self._chunks))
             else:
-                async with self._spool.read() as body:
-                    if body is None and self._caller_gone and not self._given_once:
+                async with self._flow.spool.read() as body:
+                    if body is None and not await self._gives_all(self._flow):
                         return  # nobody would ever have it, so it has broken off
                     await self._decide(body)
         except CallInProgress as error:
@@ -277,13 +282,19 @@ class Recorder:
             self._error = error
             return
         self._mode = _Mode.ENDED
-        if mode is _Mode.FLOWING:
-            await self._deliver({"type": "http.response.body", "body": self._tail + last_chunk})
+        if self._flow is not None:
+            self._flow.end()
             return
         body = b"".join(self._chunks)
         headers = [(name, value) for name, value in self._headers if name != b"content-length"]
         headers = paid_headers(headers, self._grant.receipt) if mode is _Mode.HOLDING else unpaid_headers(headers)
         await self._deliver_whole(self._status, [*headers, (b"content-length", b"%d" % len(body))], body)
+
+    async def _gives_all(self, flow: Flow) -> bool:
+        """Whether the caller has had an answer of which there is no copy, or enough of it."""
+        if not self._caller_gone:
+            await flow.caught_up()
+        return self._given_once if self._caller_gone else not flow.behind()
 
     async def _decide(self, body: bytes | None) -> None:
         if self._mode is _Mode.REFUSING or (body is None and self._head):
@@ -344,9 +355,10 @@ class Recorder:
         await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
         await self._deliver({"type": "http.response.body", "body": body})
 
-    async def _deliver(self, message: Message) -> None:
+    async def _deliver(self, message: Message) -> bool:
+        """Hand it to the caller; False when it has gone away."""
         if self._caller_gone:
-            return
+            return False
         if self._head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         try:
@@ -355,6 +367,7 @@ class Recorder:
             self._heard = self._heard or bool(message.get("body"))
         except OSError:  # the server's word for a caller who went away, and ours for one who has stopped reading
             self.leave()
+        return not self._caller_gone
 
 
 def _told(payment: Payment) -> str:

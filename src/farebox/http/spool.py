@@ -1,15 +1,18 @@
-"""Spool: the copy of an answer while it flows, so that it can be given again.
+"""Spool: the copy of an answer while it flows, from which its caller is served, and so that it can be given again.
 
 Rules
 1. A copy is in memory up to a quarter of a MiB. What goes beyond is in a file without a name, which only this process
    can open and which is gone when it is closed, also by a crash.
-2. A copy that would grow beyond what is kept, or that the disk refuses, is dropped at once. The answer flows on.
+2. A copy that grows beyond what is kept, or that the disk refuses, is no longer whole: from then on it has only what
+   its caller was not given yet. The answer flows on.
 3. Only a few copies are back in memory at the same time, for the moment in which they are stored.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator
@@ -41,74 +44,102 @@ class Spools:
 
 
 class Spool:
-    """The copy of one answer. whole: whether all that was added is still there."""
+    """The copy of one answer. whole: whether all that was added is still there. size: bytes that were added."""
 
     def __init__(self, spools: Spools) -> None:
         self.whole = True
+        self.size = 0
         self._spools = spools
-        self._size = self._in_memory = 0
-        self._chunks: list[bytes] = []
+        self._in_file = 0
+        self._in_memory = bytearray()  # what comes after that
         self._file: IO[bytes] | None = None
         self._closed = False
-        self._writing = threading.Lock()
+        self._turn = threading.Lock()
 
-    async def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes) -> None:
         """A further piece."""
-        self._size += len(chunk)
-        if not self.whole:
-            return
-        if self._size > self._spools.most:
-            self._drop()
-            return
-        self._chunks.append(chunk)
-        self._in_memory += len(chunk)
-        if self._in_memory > _MOST_IN_MEMORY:
-            chunks, self._chunks, self._in_memory = self._chunks, [], 0
+        self.size += len(chunk)
+        self._in_memory += chunk
+        if self.size > self._spools.most:
+            self.whole = False
+
+    async def spill(self) -> None:
+        """Put into the file what is too much for memory; not to be called twice at once."""
+        if self.whole and len(self._in_memory) > _MOST_IN_MEMORY:
             try:
-                await asyncio.to_thread(self._write, chunks)
+                await asyncio.to_thread(self._write, bytes(self._in_memory))
             except OSError as error:
-                log.error("spool-failed", bytes=self._size, reason=error.strerror)
-                self._drop()
+                self._tell(error)
+                return
+            self._in_file += len(self._in_memory)
+            self._in_memory.clear()
+
+    async def read_at(self, at: int, most: int) -> bytes | None:
+        """Some of what comes at this place, `most` bytes of it or fewer; None when it can't be read."""
+        if at >= self._in_file:
+            begin = at - self._in_file
+            return bytes(memoryview(self._in_memory)[begin : begin + min(most, _MOST_IN_MEMORY)])
+        try:
+            return await asyncio.to_thread(self._read, at, min(most, _MOST_IN_MEMORY, self._in_file - at))
+        except OSError as error:
+            self._tell(error)
+            return None
+
+    def forget(self, before: int) -> None:
+        """Of a copy that is no longer whole, what comes before this place is not needed any more."""
+        if self.whole or before < self._in_file:
+            return
+        self._drop_file()
+        del self._in_memory[: before - self._in_file]
+        self._in_file = before
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[bytes | None]:
         """All of it, for as long as it is needed; None when it is no longer whole."""
-        if not self.whole or self._file is None:
-            yield b"".join(self._chunks) if self.whole else None
+        if not self.whole or not self._in_file:
+            yield bytes(self._in_memory) if self.whole else None
             return
         async with self._spools.reading:
             body: bytes | None = None
             try:
-                body = await asyncio.to_thread(self._read, self._file)
+                body = await asyncio.to_thread(self._read, 0, self._in_file) + self._in_memory
             except OSError as error:
-                log.error("spool-failed", bytes=self._size, reason=error.strerror)
-                self._drop()
+                self._tell(error)
             yield body
 
     def close(self) -> None:
         """Forget it."""
-        with self._writing:
-            self._closed = True
-            self._chunks = []
-            if self._file is not None:
-                with suppress(OSError):  # a full disk, told once more; it is closed all the same
-                    self._file.close()
+        self._closed = True
+        self._in_memory.clear()
+        self._drop_file()
 
-    def _drop(self) -> None:
+    def _tell(self, error: OSError) -> None:
+        log.error("spool-failed", bytes=self.size, reason=error.strerror)
         self.whole = False
-        self.close()
 
-    def _write(self, chunks: list[bytes]) -> None:
-        with self._writing:
+    def _drop_file(self) -> None:
+        with self._turn:
+            file, self._file = self._file, None
+            if file is not None:
+                with suppress(OSError):  # a full disk, told once more; it is closed all the same
+                    file.close()
+
+    def _write(self, piece: bytes) -> None:
+        with self._turn:
             if self._closed:  # whoever waited for this was cancelled
                 return
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._spools.folder)  # noqa: SIM115 - closed by close()
-            self._file.writelines(chunks)
+            self._file.seek(self._in_file)
+            self._file.write(piece)
+            self._file.flush()
 
-    def _read(self, file: IO[bytes]) -> bytes:
-        with self._writing:
-            file.writelines(self._chunks)
-            self._chunks = []
-            file.seek(0)
-            return file.read()
+    def _read(self, at: int, size: int) -> bytes:
+        with self._turn:
+            if self._file is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self._file.seek(at)
+            piece = self._file.read(size)
+        if len(piece) < size:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return piece

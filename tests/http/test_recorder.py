@@ -1,6 +1,9 @@
 """Paid streams: they flow unbroken, are charged before their last byte, and break where they break."""
 
 import asyncio
+import os
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -61,6 +64,7 @@ class Paid:
         self.gone = asyncio.Event()  # the caller, if this is set
         self.reading = asyncio.Event()  # it takes what it is sent
         self.reading.set()
+        self.refuses: Exception | None = None  # what the server says to a body
 
     async def buy(self) -> None:
         transport = httpx.ASGITransport(app=self.paywall, client=("192.0.2.7", 1))
@@ -82,6 +86,8 @@ class Paid:
             await self.reading.wait()
             if self.gone.is_set():  # as uvicorn has it
                 return
+            if self.refuses is not None and message.get("body"):
+                raise self.refuses
             self.sent.append(message)
             if message.get("body"):
                 self.first.set()
@@ -639,6 +645,146 @@ async def test_of_what_can_not_be_kept_no_more_is_read_than_its_caller_takes(pai
         await calling
     assert 6_000 == kept_waiting
     assert 0 <= ahead <= 1_000
+
+
+async def test_a_caller_who_is_far_behind_with_what_can_not_be_kept_is_waited_for_no_longer_than_it_has_to_be(
+    paid: Any, tmp_path: Path
+) -> None:
+    app = Endless(chunk=bytes(10_000))
+    async with paid(app, spool=str(tmp_path), most_answer=1_000_000, held_back=500) as call:
+        call.reading.clear()
+        calling = asyncio.create_task(call.call())
+        ahead = await held_up(app)
+        call.reading.set()
+        async with asyncio.timeout(5):
+            while call.had < 3_000_000:
+                await asyncio.sleep(0)
+        call.reading.clear()
+        again = await held_up(app) - call.had
+        call.gone.set()
+        call.reading.set()
+        await calling
+    for behind in (ahead, again):
+        assert 1_000_000 <= behind <= 1_000_000 + 2 * 262_144 + 20_000
+
+
+async def held_up(app: Endless) -> int:
+    """What an app has poured when it is kept waiting."""
+    before = -1
+    async with asyncio.timeout(5):
+        while before != app.poured:
+            before = app.poured
+            await asyncio.sleep(0.05)
+    return before
+
+
+@pytest.mark.parametrize("trouble", ["the copy", "the server"])
+async def test_a_caller_who_can_not_be_given_any_more_is_not_kept_and_neither_is_the_service(
+    paid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    def unreadable(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    app = Endless(chunk=bytes(10_000))
+    async with paid(app, spool=str(tmp_path)) as call:
+        if trouble == "the copy":
+            monkeypatch.setattr("farebox.http.spool.Spool._read", unreadable)
+            call.reading.clear()
+        else:
+            call.refuses = RuntimeError("Response content longer than Content-Length")
+        calling = asyncio.create_task(call.call())
+        while app.poured < 400_000 and not app.stopped:
+            await asyncio.sleep(0)
+        call.reading.set()
+        async with asyncio.timeout(5):
+            await calling
+        state = await call.state()
+    assert (1, PaymentState.FUNDED) == (app.stopped, state)
+    assert app.poured < 16 * 2**20
+
+
+async def test_an_app_that_sends_from_two_tasks_is_copied_as_it_was_sent(
+    paid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, written = threading.Event(), os.pwrite
+
+    def slow(*given: Any) -> int:
+        writing.set()
+        time.sleep(0.05)
+        return written(*given)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
+        large = asyncio.create_task(send({"type": "http.response.body", "body": b"x" * 300_000, "more_body": True}))
+        await asyncio.to_thread(writing.wait, 5)
+        await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+        await large
+        await send({"type": "http.response.body", "body": b"end"})
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    async with paid(app, spool=str(tmp_path)) as call:
+        first, again = await call.call(), await call.call()
+    assert (200, b"x" * 300_000 + b": ping\n\nend", True) == first == again
+
+
+async def test_what_is_in_the_file_can_be_given_when_the_disk_is_full(
+    paid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, room, full = os.pwrite, 596_000, threading.Event()
+
+    def filling(file: int, data: Any, at: int) -> int:
+        if at >= room:
+            full.set()
+            raise OSError(28, "No space left on device")
+        return written(file, data[: room - at], at)
+
+    monkeypatch.setattr(os, "pwrite", filling)
+    app = Script(*[bytes([number]) * 300_000 for number in range(4)])
+    async with paid(app, spool=str(tmp_path)) as call:
+        call.reading.clear()
+        calling = asyncio.create_task(call.call())
+        await asyncio.to_thread(full.wait, 5)
+        call.reading.set()
+        answer = await calling
+        again = await call.call()
+    assert (200, b"".join(app.parts), True) == answer
+    assert 410 == again[0]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_an_answer_whose_rest_can_not_be_read_is_not_charged(
+    paid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, announced: bool
+) -> None:
+    asked = threading.Event()
+
+    def unreadable(*_: object) -> bytes:
+        asked.set()
+        raise OSError(5, "Input/output error")
+
+    headers = [*EVENTS, (b"content-length", b"2000000")] if announced else EVENTS
+    app = Script(bytes(2_000_000), headers=headers)
+    monkeypatch.setattr("farebox.http.spool.Spool._read", unreadable)
+    async with paid(app, spool=str(tmp_path)) as call:
+        call.reading.clear()
+        calling = asyncio.create_task(call.call())
+        await asyncio.to_thread(asked.wait, 5)
+        call.reading.set()
+        async with asyncio.timeout(5):
+            await calling
+        assert PaymentState.FUNDED is await call.state()
+
+
+@pytest.mark.parametrize("sent", [50_000, 150_000])
+async def test_an_answer_of_another_length_than_was_announced_is_not_given_once_and_charged(
+    paid: Any, sent: int
+) -> None:
+    app = Script(*[bytes(10_000)] * (sent // 10_000), headers=[*EVENTS, (b"content-length", b"100000")])
+    async with paid(app, most_answer=20_000, held_back=500) as call:
+        _, body, whole = await call.call()
+        state = await call.state()
+    assert (False, PaymentState.FUNDED) == (whole, state)
+    assert len(body) < 100_000
 
 
 async def test_what_came_of_a_stream_that_breaks_off_is_given_before_the_connection_is_broken(paid: Any) -> None:

@@ -94,6 +94,7 @@ class Recorder:
         self._error: CallerError | Unavailable | None = None
         self._limit = asyncio.timeout(None)
         self._listener: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
         self._ending = self._over = False
         self._caller_gone = False
         self._heard = False  # some of a stream's body was handed to the caller
@@ -182,16 +183,15 @@ class Recorder:
     # --- what the app sends -------------------------------------------------------------------------------------------
 
     async def _take(self, message: Message) -> None:
-        if self._over or self._mode is _Mode.ENDED or self._error is not None:
-            return
-        if message["type"] == "http.response.start":
-            self._start(message)
-            if self._announces_stream():
-                await self._begin_flow()
-            return
-        if message["type"] != "http.response.body":
-            return
-        await self._body(message.get("body", b""), last=not message.get("more_body", False))
+        async with self._turn:  # an app may send from several tasks
+            if self._over or self._mode is _Mode.ENDED or self._error is not None:
+                return
+            if message["type"] == "http.response.start":
+                self._start(message)
+                if self._announces_stream():
+                    await self._begin_flow()
+            elif message["type"] == "http.response.body":
+                await self._body(message.get("body", b""), last=not message.get("more_body", False))
 
     def _start(self, message: Message) -> None:
         self._status = message["status"]
@@ -238,7 +238,7 @@ class Recorder:
         self._mode = _Mode.FLOWING
         headers = paid_headers(self._headers, self._grant.receipt)
         start = {"type": "http.response.start", "status": self._status, "headers": headers}
-        self._flow = flow = Flow(self._spools.open(), self._deliver, start)
+        self._flow = flow = Flow(self._spools.open(), self._deliver, start, self._break_off)
         if self._gone is not None:
             self._listener = asyncio.get_running_loop().create_task(self._listen(self._gone))
             await asyncio.sleep(0)  # it hears at once of a caller who left before
@@ -247,17 +247,14 @@ class Recorder:
         return flow
 
     async def _flow_on(self, flow: Flow, chunk: bytes, *, last: bool) -> None:
-        flow.spool.add(chunk)
+        if self._announced is not None and self._size > self._announced:
+            await self._stop()  # nobody could be given the end of it
         if self._caller_gone:
             self._drained += len(chunk)
             if not flow.spool.whole or (self._drained > self._manners.most_drained and not last):
                 await self._stop()
-        elif not last and (self._announced is None or self._size < self._announced):
-            flow.allow(self._size)  # and what has the last byte not yet, whatever the app says of more to come
-        await flow.spool.spill()
-        if not flow.spool.whole:
-            await flow.caught_up()
-            flow.forget()
+        # The last byte stays, whatever the app says of more to come.
+        await flow.add(chunk, leaves=not last and (self._announced is None or self._size < self._announced))
 
     # --- the decision -------------------------------------------------------------------------------------------------
 
@@ -292,9 +289,8 @@ class Recorder:
 
     async def _gives_all(self, flow: Flow) -> bool:
         """Whether the caller has had an answer of which there is no copy, or enough of it."""
-        if not self._caller_gone:
-            await flow.caught_up()
-        return self._given_once if self._caller_gone else not flow.behind()
+        whole = not self._caller_gone and await flow.gives_all() and self._announced in (None, self._size)
+        return self._given_once if self._caller_gone else whole
 
     async def _decide(self, body: bytes | None) -> None:
         if self._mode is _Mode.REFUSING or (body is None and self._head):
@@ -339,6 +335,11 @@ class Recorder:
             within = self._manners.drain_within.total_seconds()
             self._stop_at(asyncio.get_running_loop().time() + within)
 
+    def _break_off(self) -> None:
+        """The caller can't be given any more of it."""
+        if not self._ending:
+            self._stop_at(asyncio.get_running_loop().time())
+
     def _stop_at(self, when: float) -> None:
         with suppress(RuntimeError):  # it is over, or being stopped
             self._limit.reschedule(when)
@@ -364,7 +365,7 @@ class Recorder:
         try:
             async with asyncio.timeout(self._manners.reading_within.total_seconds()):
                 await self._send(message)
-            self._heard = self._heard or bool(message.get("body"))
+            self._heard = self._heard or (bool(message.get("body")) and not self._caller_gone)
         except OSError:  # the server's word for a caller who went away, and ours for one who has stopped reading
             self.leave()
         return not self._caller_gone

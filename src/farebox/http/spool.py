@@ -3,9 +3,10 @@
 Rules
 1. A copy is in memory up to a quarter of a MiB. What goes beyond is in a file without a name, which only this process
    can open and which is gone when it is closed, also by a crash.
-2. A copy that grows beyond what is kept, or that the disk refuses, is no longer whole: from then on it has only what
-   its caller was not given yet. The answer flows on.
-3. Only a few copies are back in memory at the same time, for the moment in which they are stored.
+2. A copy that grows beyond what is kept is no longer whole. It has the last of it then, in a file that is written round
+   and round, and its caller has to have been given what is written over. The answer flows on.
+3. So it does when the disk refuses: what is in the file by then can still be read, and the rest stays in memory.
+4. Only a few copies are back in memory at the same time, for the moment in which they are stored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import IO, Final
 
 import structlog
@@ -44,16 +45,20 @@ class Spools:
 
 
 class Spool:
-    """The copy of one answer. whole: whether all that was added is still there. size: bytes that were added."""
+    """The copy of one answer. whole: whether all that was added is still there. size: bytes that were added.
+
+    One at a time adds and spills; another one may read meanwhile.
+    """
 
     def __init__(self, spools: Spools) -> None:
         self.whole = True
         self.size = 0
         self._spools = spools
+        self._most_in_memory = min(_MOST_IN_MEMORY, spools.most)
         self._in_file = 0
         self._in_memory = bytearray()  # what comes after that
         self._file: IO[bytes] | None = None
-        self._closed = False
+        self._refused = self._unreadable = self._closed = False
         self._turn = threading.Lock()
 
     def add(self, chunk: bytes) -> None:
@@ -63,16 +68,27 @@ class Spool:
         if self.size > self._spools.most:
             self.whole = False
 
+    def is_full(self) -> bool:
+        """Whether more is in memory than should be."""
+        return len(self._in_memory) > self._most_in_memory
+
+    def makes_room(self) -> int | None:
+        """Up to where it has to have been read before what is in memory can be spilled; None when it can't be."""
+        if self._refused or len(self._in_memory) > self._spools.most:
+            return None
+        return max(0, self.size - self._spools.most)
+
     async def spill(self) -> None:
-        """Put into the file what is too much for memory; not to be called twice at once."""
-        if self.whole and len(self._in_memory) > _MOST_IN_MEMORY:
-            try:
-                await asyncio.to_thread(self._write, bytes(self._in_memory))
-            except OSError as error:
-                self._tell(error)
-                return
-            self._in_file += len(self._in_memory)
-            self._in_memory.clear()
+        """Put what is in memory into the file, over what was there before, as `makes_room` tells."""
+        piece = bytes(self._in_memory)
+        try:
+            await asyncio.to_thread(self._write, self._in_file, piece)
+        except OSError as error:
+            self._tell(error)
+            self._refused = True
+            return
+        self._in_file += len(piece)
+        del self._in_memory[: len(piece)]
 
     async def read_at(self, at: int, most: int) -> bytes | None:
         """Some of what comes at this place, `most` bytes of it or fewer; None when it can't be read."""
@@ -83,63 +99,79 @@ class Spool:
             return await asyncio.to_thread(self._read, at, min(most, _MOST_IN_MEMORY, self._in_file - at))
         except OSError as error:
             self._tell(error)
+            self._unreadable = True
             return None
 
+    def has(self, at: int) -> bool:
+        """Whether what comes at this place and behind it is there, as far as can be told."""
+        return at >= self._in_file or not self._unreadable
+
     def forget(self, before: int) -> None:
-        """Of a copy that is no longer whole, what comes before this place is not needed any more."""
-        if self.whole or before < self._in_file:
-            return
-        self._drop_file()
-        del self._in_memory[: before - self._in_file]
-        self._in_file = before
+        """Of a copy that is no longer whole, what comes before this place is not needed in memory any more."""
+        if not self.whole and before > self._in_file:
+            del self._in_memory[: before - self._in_file]
+            self._in_file = before
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[bytes | None]:
-        """All of it, for as long as it is needed; None when it is no longer whole."""
-        if not self.whole or not self._in_file:
-            yield bytes(self._in_memory) if self.whole else None
-            return
-        async with self._spools.reading:
-            body: bytes | None = None
-            try:
-                body = await asyncio.to_thread(self._read, 0, self._in_file) + self._in_memory
-            except OSError as error:
-                self._tell(error)
-            yield body
+        """All of it, for as long as it is needed; None when it is no longer whole, or can't be read."""
+        if self.whole and self._in_file:
+            async with self._spools.reading:
+                try:
+                    body = await asyncio.to_thread(self._read, 0, self._in_file) + self._in_memory
+                except OSError as error:
+                    self._tell(error)
+                    self._unreadable = True
+                else:
+                    yield body
+                    return
+        yield bytes(self._in_memory) if self.whole else None
 
     def close(self) -> None:
         """Forget it."""
         self._closed = True
         self._in_memory.clear()
-        self._drop_file()
+        self._close_file()
 
     def _tell(self, error: OSError) -> None:
         log.error("spool-failed", bytes=self.size, reason=error.strerror)
         self.whole = False
 
-    def _drop_file(self) -> None:
-        with self._turn:
+    def _close_file(self) -> None:
+        """Close it, unless it is being written or read just now: then whoever does that closes it afterwards."""
+        if self._closed and self._turn.acquire(blocking=False):
             file, self._file = self._file, None
+            self._turn.release()
             if file is not None:
-                with suppress(OSError):  # a full disk, told once more; it is closed all the same
-                    file.close()
+                file.close()
 
-    def _write(self, piece: bytes) -> None:
+    def _write(self, at: int, piece: bytes) -> None:
         with self._turn:
             if self._closed:  # whoever waited for this was cancelled
                 return
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._spools.folder)  # noqa: SIM115 - closed by close()
-            self._file.seek(self._in_file)
-            self._file.write(piece)
-            self._file.flush()
+                self._file = tempfile.TemporaryFile(dir=self._spools.folder, buffering=0)  # noqa: SIM115 - close() closes
+            view = memoryview(piece)
+            while view:
+                place, most = self._place(at)
+                written = os.pwrite(self._file.fileno(), view[:most], place)
+                at, view = at + written, view[written:]
+        self._close_file()
 
     def _read(self, at: int, size: int) -> bytes:
+        read = bytearray()
         with self._turn:
-            if self._file is None:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            self._file.seek(at)
-            piece = self._file.read(size)
-        if len(piece) < size:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return piece
+            while len(read) < size:
+                place, most = self._place(at + len(read))
+                if self._file is None or not (
+                    piece := os.pread(self._file.fileno(), min(most, size - len(read)), place)
+                ):
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                read += piece
+        self._close_file()
+        return bytes(read)
+
+    def _place(self, at: int) -> tuple[int, int]:
+        """Where in the file this is, and how many bytes come there before it goes round."""
+        place = at % self._spools.most
+        return place, self._spools.most - place

@@ -26,6 +26,7 @@ from farebox.lightning.sandbox import Sandbox
 FEE_LIMIT: Final = Amount.sats(1)
 PATIENCE_S: Final = 30.0
 _AGAIN_AFTER_S: Final = 0.05
+_CATCH_UP_AT_ONCE: Final = 16
 
 
 @dataclass
@@ -100,11 +101,15 @@ class Street:
             purchase.answers.append(answer.content)
 
     async def catch_up(self) -> None:
-        """Make the calls that were put off, until each is answered."""
+        """Make the calls that were put off, the oldest first, until each is answered."""
+
+        async def make() -> None:
+            while self.later:
+                await self.call(self.later.pop(0))
+                await asyncio.sleep(_AGAIN_AFTER_S)
+
         while self.later:
-            purchase = self.later.pop()
-            await self.call(purchase)
-            await asyncio.sleep(_AGAIN_AFTER_S)
+            await asyncio.gather(*(make() for _ in range(_CATCH_UP_AT_ONCE)))
 
     async def call_once(self, purchase: Purchase) -> int:
         """Show the proof once; the status."""

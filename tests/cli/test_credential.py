@@ -27,6 +27,7 @@ class Node:
     sayings: list[bool | None]
     name: str = "the node"
     network: Network | None = None
+    narrow: str = "use the other password"
     asked: int = field(default=0)
 
     def spends(self) -> Conversation[bool | None]:
@@ -55,7 +56,7 @@ async def test_a_credential_that_can_spend_is_refused_with_what_to_do() -> None:
     async with opened(Node([True])) as gate:
         with pytest.raises(ConfigError) as refused:
             await check_credential(gate)
-    assert "http-password-limited-access" in str(refused.value)
+    assert "use the other password" in str(refused.value)
     assert "--allow-spending-key" in str(refused.value)
 
 

@@ -49,8 +49,6 @@ NOT_FOUND = HttpReply(status=404, body=b"Not found")
 class PhoenixdWorld(SandboxWorld):
     """The adapter against phoenixd's API in front of the sandbox, without a socket."""
 
-    keeps_fee_limit = False
-
     def __init__(self, sandbox: Sandbox, forward: Callable[[timedelta], None]) -> None:
         super().__init__(sandbox, forward)
         self.receiver = Phoenixd.from_url("phoenixd+http://:seller's@phoenixd.test:9740")

@@ -75,8 +75,6 @@ def closed_port() -> int:
 class SocketWorld(SandboxWorld):
     """The adapter against phoenixd's API in front of the sandbox, over a real socket."""
 
-    keeps_fee_limit = False
-
     def __init__(self, sandbox: Sandbox, forward: Callable[[timedelta], None], client: httpx.Client, port: int) -> None:
         super().__init__(sandbox, forward)
         self._client = client

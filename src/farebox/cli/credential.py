@@ -20,7 +20,6 @@ from farebox.core.ports import SpendProbe
 from farebox.http.selling import Gate
 
 ASK_AGAIN_AFTER: Final = timedelta(minutes=1)
-_MEND: Final = "use one that can only be paid (phoenixd: `http-password-limited-access`)"
 
 log = structlog.get_logger("farebox")
 
@@ -32,7 +31,7 @@ async def check_credential(gate: Gate) -> bool:
     match await gate.converse(gate.receiver.spends()):
         case True:
             raise ConfigError(
-                f"the credential for {gate.receiver.name} can spend, and a shop need not: {_MEND}, "
+                f"the credential for {gate.receiver.name} can spend, and a shop need not: {gate.receiver.narrow}; "
                 "or say --allow-spending-key if you mean it"
             )
         case False:
@@ -52,5 +51,5 @@ async def ask_again(gate: Gate, *, after: timedelta = ASK_AGAIN_AFTER) -> None:
         spends = await gate.converse(gate.receiver.spends())
         if spends is not None:
             if spends:
-                log.error("credential-can-spend", node=gate.receiver.name, mend=_MEND)
+                log.error("credential-can-spend", node=gate.receiver.name, mend=gate.receiver.narrow)
             return

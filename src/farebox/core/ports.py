@@ -3,161 +3,46 @@
 Rules
 1. Receiver (can be paid) and Wallet (can pay) are two ports: a shop's key must not be able to spend.
 2. Paying has three outcomes. Unknown is never failed: `Failed` is only what the backend says explicitly and for good.
-3. A backend's method is a conversation: a generator that yields an HttpCall and is sent an HttpReply, so that the
-   blocking and the awaiting client share it. A backend without a network returns without yielding.
+3. What a backend can do it declares; nobody finds it out by trying. Its methods are conversations.
 4. A ledger and a purse keep their own clock; everyone else is given `now`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import Invoice, Network
+from farebox.core.bolt11 import Invoice
 from farebox.core.budget import Window
+from farebox.core.conversation import Conversation as Conversation
+from farebox.core.conversation import HttpCall as HttpCall
+from farebox.core.conversation import HttpReply as HttpReply
+from farebox.core.conversation import Line as Line
 from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Sealed, Wire
+from farebox.core.node import Capabilities as Capabilities
+from farebox.core.node import Capability as Capability
+from farebox.core.node import Failed as Failed
+from farebox.core.node import HoldReceiver as HoldReceiver
+from farebox.core.node import Inspected as Inspected
+from farebox.core.node import InvoiceState as InvoiceState
+from farebox.core.node import InvoiceStatus as InvoiceStatus
+from farebox.core.node import NodeFacts as NodeFacts
+from farebox.core.node import Paid as Paid
+from farebox.core.node import PayOutcome as PayOutcome
+from farebox.core.node import Receiver as Receiver
+from farebox.core.node import SpendProbe as SpendProbe
+from farebox.core.node import Unresolved as Unresolved
+from farebox.core.node import Wallet as Wallet
 from farebox.core.payment import Answer, Balance, DrawState, FreeCall, Hold, Payment
 from farebox.core.refund import RefundLedger
 from farebox.core.secret import Secret
 from farebox.core.settlement import SettlementLedger
 from farebox.core.upkeep import UpkeepLedger
 
-T = TypeVar("T")
 Clock = Callable[[], datetime]
-
-
-# --- a conversation with a backend ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpCall:
-    """One request to a backend. `headers` may hold a secret, so it does not print.
-
-    timeout: None means to wait as long as the backend keeps the connection.
-    """
-
-    method: str
-    url: str
-    headers: Secret[str] | None = None  # "name: value" lines
-    body: bytes = field(default=b"", repr=False)
-    timeout: timedelta | None = timedelta(seconds=10)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpReply:
-    """The backend's reply, or that there was none. The body may hold a preimage, so it does not print.
-
-    status: 0 when no reply came. sent: whether the backend may have seen the request.
-    """
-
-    status: int
-    body: bytes = field(default=b"", repr=False)
-    sent: bool = True
-    reason: str = ""
-
-
-Conversation = Generator[HttpCall, HttpReply, T]
-
-
-# --- being paid -------------------------------------------------------------------------------------------------------
-
-
-class InvoiceState(StrEnum):
-    """Where an invoice stands at the node."""
-
-    OPEN = "open"
-    HELD = "held"  # paid into a hold: not ours yet
-    PAID = "paid"
-    CANCELLED = "cancelled"  # or expired: it can't be paid any more
-    UNKNOWN = "unknown"  # the node does not know this payment hash
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InvoiceStatus:
-    """What the node says of one invoice; `received` counts only what is ours for good."""
-
-    state: InvoiceState
-    received: Amount = NOTHING
-
-
-class Receiver(Protocol):
-    """A node or wallet that can be paid. Conversations raise NodeUnavailable when the node does not answer sensibly."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in logs and tables; never a secret."""
-
-    @property
-    def network(self) -> Network | None:
-        """The chain its invoices are for; None until it is known, which it is once an invoice was made."""
-
-    def create_invoice(self, amount: Amount, *, description: str, expires_in: timedelta) -> Conversation[Invoice]:
-        """A new invoice for exactly this amount, with a preimage that the node chose."""
-
-    def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
-        """Whether one of our invoices was paid."""
-
-
-@runtime_checkable
-class SpendProbe(Protocol):
-    """A Receiver that can find out whether its credential could also pay, which a shop's must not."""
-
-    def spends(self) -> Conversation[bool | None]:
-        """Whether the node would let us pay, found without moving anything; None when it can't be told now."""
-
-
-# --- paying -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paid:
-    """The payment arrived; the preimage proves it. `fee` is what routing cost on top."""
-
-    preimage: Secret[bytes]
-    fee: Amount
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """The backend says explicitly that this payment did not and will not happen."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unresolved:
-    """Nobody can tell yet. `known` is False when the backend has never heard of the payment."""
-
-    reason: str
-    known: bool = True
-
-
-PayOutcome = Paid | Failed | Unresolved
-
-
-class Wallet(Protocol):
-    """A node or wallet that can pay. Its conversations return an outcome and raise only WalletError."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in logs and tables; never a secret."""
-
-    @property
-    def network(self) -> Network | None:
-        """The chain it pays on; None when that is known only by asking."""
-
-    def pay_invoice(self, invoice: Invoice, *, fee_limit: Amount) -> Conversation[PayOutcome]:
-        """Pay it, or find out that it is paid already. Called once per payment hash."""
-
-    def lookup_payment(self, payment_hash: bytes) -> Conversation[PayOutcome]:
-        """What became of a payment."""
-
-    def balance(self) -> Conversation[Amount]:
-        """What can be spent. Raises WalletError."""
 
 
 # --- the seller's memory ----------------------------------------------------------------------------------------------

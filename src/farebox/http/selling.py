@@ -14,12 +14,11 @@ from farebox.core.amount import Amount
 from farebox.core.ports import Clock, Conversation, Ledger, Receiver
 from farebox.core.secret import KeyRing, Keys
 from farebox.dialects import L402, PaymentAuth, PaymentHash
-from farebox.http.converse import aconverse
+from farebox.http.converse import Lines, aconverse
 from farebox.lightning import open_receiver
 from farebox.stores import open_ledger
 
 if TYPE_CHECKING:
-    import httpx
     from starlette.requests import Request
 
     from farebox.http.sale import Sale
@@ -52,23 +51,18 @@ class Gate(front_room.Gate):
 
 
 class Talk:
-    """Carries conversations with a node over one HTTP client, opened when first needed."""
+    """Carries conversations with a node, over lines that are opened when first needed."""
 
     def __init__(self) -> None:
-        self._client: httpx.AsyncClient | None = None
+        self._lines = Lines()
 
     async def __call__(self, conversation: Conversation[T], /) -> T:
         """The outcome of the conversation."""
-        if self._client is None:
-            import httpx
-
-            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
-        return await aconverse(conversation, self._client)
+        return await aconverse(conversation, self._lines)
 
     async def aclose(self) -> None:
-        """Close the HTTP client."""
-        if self._client is not None:
-            await self._client.aclose()
+        """Close the lines."""
+        await self._lines.aclose()
 
 
 def open_gate(

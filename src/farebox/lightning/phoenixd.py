@@ -23,12 +23,15 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network, decode
 from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
 from farebox.core.ports import (
+    Capabilities,
+    Capability,
     Conversation,
     Failed,
     HttpCall,
     HttpReply,
     InvoiceState,
     InvoiceStatus,
+    NodeFacts,
     Paid,
     PayOutcome,
     Unresolved,
@@ -37,6 +40,7 @@ from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements
 from farebox.lightning.reply import Told, count, hash_of, msats, preimage_of, read_list, read_object, sats, text
 
+CAPABILITIES: Final = frozenset({Capability.DESCRIPTION_HASH, Capability.LOOKUP, Capability.STREAM})
 _FORM: Final = "phoenixd+http://:PASSWORD@HOST:PORT"
 _MOST_DESCRIPTION_UNITS: Final = 128  # phoenixd counts UTF-16 units
 _MOST_REASON: Final = 200
@@ -116,6 +120,11 @@ class Phoenixd:
         """The node's chain; None until it was asked, which making or paying an invoice does."""
         return self._network
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """It knows whole satoshis only, and no limit for the fee."""
+        return CAPABILITIES
+
     # --- being paid ---------------------------------------------------------------------------------------------------
 
     def create_invoice(self, amount: Amount, *, description: str, expires_in: timedelta) -> Conversation[Invoice]:
@@ -166,6 +175,11 @@ class Phoenixd:
         expired = told.get("isExpired") is True
         return InvoiceStatus(state=InvoiceState.CANCELLED if expired else InvoiceState.OPEN)
 
+    @property
+    def narrow(self) -> str:
+        """The other password of the same file."""
+        return "use `http-password-limited-access` of its phoenix.conf as the password"
+
     def spends(self) -> Conversation[bool | None]:
         """Whether the password is the one that pays; None when phoenixd does not say.
 
@@ -212,6 +226,19 @@ class Phoenixd:
         """The instant itself, in milliseconds since 1970: by it phoenixd lists what was paid."""
         yield from ()
         return str(max(0, (at - _EPOCH) // _MILLISECOND))
+
+    def facts(self) -> Conversation[NodeFacts]:
+        """Its chain, and what its channels can still take. Raises NodeUnavailable."""
+        reply = yield self._call("GET", "/getinfo")
+        told = _sensible(reply)
+        self._network = _NETWORKS.get(text(told, "chain") or "")
+        channels = told.get("channels")
+        inbound = None
+        if isinstance(channels, list) and all(isinstance(each, dict) for each in channels):
+            inbound = sum(
+                (sats(each, "inboundLiquiditySat") or NOTHING for each in channels if isinstance(each, dict)), NOTHING
+            )
+        return NodeFacts(network=self._network, inbound=inbound)
 
     # --- paying -------------------------------------------------------------------------------------------------------
 

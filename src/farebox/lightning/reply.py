@@ -34,6 +34,17 @@ def read_list(body: bytes) -> list[Told] | None:
     return value
 
 
+def read_lines(body: bytes) -> list[Told]:
+    """The objects of JSON that comes line by line, up to the first line that is none."""
+    objects = []
+    for line in body.splitlines():
+        told = read_object(line)
+        if told is None:
+            break
+        objects.append(told)
+    return objects
+
+
 def text(told: Told, name: str) -> str | None:
     """A text that is not empty."""
     value = told.get(name)

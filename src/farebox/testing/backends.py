@@ -20,6 +20,7 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network, decode, sign
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
+    Capability,
     Conversation,
     Failed,
     InvoiceState,
@@ -42,6 +43,10 @@ _NOBODYS_KEY: Final = hashlib.sha256(b"a node that nobody can reach").digest()
 
 class World(Protocol):
     """What both suites need around a backend."""
+
+    @property
+    def short(self) -> timedelta:
+        """How long an invoice may last that is to expire: a real node has to be waited for."""
 
     def ask(self, conversation: Conversation[T]) -> T:
         """Carry a conversation to its end."""
@@ -70,10 +75,6 @@ class WalletWorld(World, Protocol):
     @property
     def wallet(self) -> Wallet:
         """The backend under test."""
-
-    @property
-    def keeps_fee_limit(self) -> bool:
-        """Whether the backend has a fee limit per payment."""
 
     def invoice(self, amount: Amount, *, expires_in: timedelta) -> Invoice:
         """A new invoice of somebody whom the wallet can pay."""
@@ -147,15 +148,15 @@ class ReceiverSuite:
         assert InvoiceStatus(state=InvoiceState.UNKNOWN) == _look_up(world, NOBODYS_HASH)
 
     def test_an_expired_invoice_can_no_longer_be_paid(self, world: ReceiverWorld) -> None:
-        invoice = _ask_for(world, PRICE)
-        world.pass_time(TEN_MINUTES)
+        invoice = _ask_for(world, PRICE, world.short)
+        world.pass_time(world.short)
         world.pay(invoice)
         assert InvoiceStatus(state=InvoiceState.CANCELLED) == _look_up(world, invoice.payment_hash)
 
     def test_a_paid_invoice_stays_paid_when_its_time_is_over(self, world: ReceiverWorld) -> None:
-        invoice = _ask_for(world, PRICE)
+        invoice = _ask_for(world, PRICE, world.short)
         world.pay(invoice)
-        world.pass_time(TEN_MINUTES)
+        world.pass_time(world.short)
         assert InvoiceStatus(state=InvoiceState.PAID, received=PRICE) == _look_up(world, invoice.payment_hash)
 
     def test_a_node_out_of_reach_makes_no_invoice_and_says_so(self, world: ReceiverWorld) -> None:
@@ -203,8 +204,8 @@ class WalletSuite:
         assert not outcome.known
 
     def test_an_expired_invoice_fails_and_costs_nothing(self, world: WalletWorld) -> None:
-        invoice = world.invoice(PRICE, expires_in=TEN_MINUTES)
-        world.pass_time(TEN_MINUTES)
+        invoice = world.invoice(PRICE, expires_in=world.short)
+        world.pass_time(world.short)
         _assert_fails_and_costs_nothing(world, invoice)
 
     def test_more_than_there_is_fails_and_costs_nothing(self, world: WalletWorld) -> None:
@@ -266,7 +267,7 @@ class WalletSuite:
     def test_a_fee_over_the_limit_is_refused_where_the_backend_has_limits(self, world: WalletWorld) -> None:
         world.set_fee(FEE_LIMIT + Amount.sats(1))
         outcome = _pay(world, world.invoice(PRICE, expires_in=TEN_MINUTES))
-        assert world.keeps_fee_limit == isinstance(outcome, Failed)
+        assert (Capability.FEE_LIMIT in world.wallet.capabilities) == isinstance(outcome, Failed)
 
     def test_a_fee_at_the_limit_is_paid(self, world: WalletWorld) -> None:
         world.set_fee(FEE_LIMIT)
@@ -292,8 +293,8 @@ class WalletSuite:
             world.ask(world.wallet.balance())
 
 
-def _ask_for(world: ReceiverWorld, amount: Amount) -> Invoice:
-    return world.ask(world.receiver.create_invoice(amount, description="a test", expires_in=TEN_MINUTES))
+def _ask_for(world: ReceiverWorld, amount: Amount, expires_in: timedelta = TEN_MINUTES) -> Invoice:
+    return world.ask(world.receiver.create_invoice(amount, description="a test", expires_in=expires_in))
 
 
 def _look_up(world: ReceiverWorld, payment_hash: bytes) -> InvoiceStatus:

@@ -16,7 +16,18 @@ from farebox.core.budget import Window
 from farebox.core.errors import MalformedChallenge, OverBudget, StoreUnavailable
 from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Sealed, Wire
 from farebox.core.payment import DrawState
-from farebox.core.ports import KEPT, Clock, Conversation, HttpCall, Paid, PayOutcome, Purchase, Unresolved
+from farebox.core.ports import (
+    KEPT,
+    Capabilities,
+    Capability,
+    Clock,
+    Conversation,
+    HttpCall,
+    Paid,
+    PayOutcome,
+    Purchase,
+    Unresolved,
+)
 from farebox.core.secret import Secret
 
 NODE_KEY = bytes(31) + b"\x01"
@@ -68,6 +79,7 @@ class ScriptedWallet:
     """
 
     name = "a scripted wallet"
+    capabilities: Capabilities = frozenset({Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT})
 
     def __init__(self, mint: Mint, network: Network | None = Network.REGTEST) -> None:
         self.network = network

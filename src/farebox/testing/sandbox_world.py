@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from farebox.core.amount import Amount
@@ -20,10 +20,13 @@ class SandboxWorld:
     """A ReceiverWorld and a WalletWorld around a sandbox.
 
     forward: moves the sandbox's clock. For an adapter that is tested against the sandbox, set `receiver` and `wallet`,
-    and override `keeps_fee_limit`, `ask` and `out_of_reach`.
+    and override `ask` and `out_of_reach`.
     """
 
-    keeps_fee_limit = True
+    short = timedelta(minutes=10)
+    began = datetime(2020, 1, 1, tzinfo=UTC)
+    wait = timedelta(0)
+    many = 510
 
     def __init__(self, sandbox: Sandbox, forward: Callable[[timedelta], None]) -> None:
         self.sandbox = sandbox

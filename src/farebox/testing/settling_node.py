@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network, sign
 from farebox.core.errors import NodeUnavailable
-from farebox.core.ports import Clock, Conversation, InvoiceState, InvoiceStatus
+from farebox.core.ports import Capabilities, Capability, Clock, Conversation, InvoiceState, InvoiceStatus
 from farebox.core.settlement import Settlement, Settlements
 from farebox.http.converse import converse
 
@@ -26,6 +26,7 @@ class SilentNode:
     clock: Clock
     name: str = "a node"
     network: Network = Network.REGTEST
+    capabilities: Capabilities = frozenset({Capability.LOOKUP, Capability.MSAT})
     away: bool = False
     asked: list[bytes] = field(default_factory=list)
     statuses: dict[bytes, InvoiceStatus] = field(default_factory=dict)

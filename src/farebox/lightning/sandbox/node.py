@@ -17,6 +17,8 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode, sign
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
+    Capabilities,
+    Capability,
     Clock,
     Conversation,
     Failed,
@@ -33,6 +35,7 @@ from farebox.lightning.sandbox.book import REJECTED, Book
 from farebox.lightning.sandbox.transfer import Transfer, TransferState
 from farebox.lightning.sandbox.trouble import Script, Trouble
 
+CAPABILITIES: Final = frozenset({Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT, Capability.STREAM})
 _MOST_REMEMBERED: Final = 8192
 _MOST_SETTLEMENTS: Final = 500
 _NAME_DIGITS: Final = 16
@@ -69,6 +72,11 @@ class SandboxNode:
     def network(self) -> Network:
         """Always regtest."""
         return Network.REGTEST
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """It is asked in the same process, and forgets nothing."""
+        return CAPABILITIES
 
     # --- the ports ----------------------------------------------------------------------------------------------------
 

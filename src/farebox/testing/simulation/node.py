@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network, sign
 from farebox.core.errors import NodeUnavailable
-from farebox.core.ports import Conversation, InvoiceState, InvoiceStatus
+from farebox.core.ports import Capabilities, Capability, Conversation, InvoiceState, InvoiceStatus
 from farebox.core.settlement import Settlement, Settlements
 from farebox.testing.simulation.chance import Chance
 
@@ -42,6 +42,7 @@ class FaultyNode:
 
     name = "simulated node"
     network = Network.REGTEST
+    capabilities: Capabilities = frozenset({Capability.LOOKUP, Capability.MSAT, Capability.STREAM})
 
     def __init__(self, clock: Callable[[], datetime], chance: Chance) -> None:
         self._clock = clock

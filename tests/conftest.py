@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from farebox.testing.postgres import Postgres
+    from farebox.testing.regtest import Regtest
 
 _TOLD: Final = "told"
 
@@ -54,6 +55,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("what was seen")
     for test, text in sorted(told):
         terminalreporter.write_line(f"{test}\n    {text}")
+
+
+@pytest.fixture(scope="session")
+def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
+    """Real Lightning nodes; `scripts/lightning` makes ready what they are started from."""
+    from farebox.testing.regtest import Regtest, kept_programs
+
+    with Regtest(tmp_path_factory.mktemp("regtest"), kept_programs(os.environ)) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

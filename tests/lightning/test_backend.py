@@ -49,5 +49,6 @@ def test_an_unknown_scheme_names_the_known_ones_and_nothing_secret(url: str) -> 
         with pytest.raises(WalletError) as caught:
             opened(url)
         assert "phoenixd+http, phoenixd+https, sandbox" in str(caught.value)
+        assert "lightning-address" not in str(caught.value)
         assert "hunter2" not in str(caught.value)
         assert "\n" not in str(caught.value)

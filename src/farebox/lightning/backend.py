@@ -1,7 +1,8 @@
 """Backend: what an entry point of the group `farebox.lightning` offers, and how it is found.
 
 Rules
-1. The URL scheme is the name of the entry point; a package that is installed beside farebox adds schemes by itself.
+1. The URL scheme is the name of the entry point; a package that is installed beside farebox adds schemes by itself. A
+   Lightning Address has no scheme: it is `name@domain`.
 2. A URL holds a password or a key, so no message quotes more of it than its scheme.
 """
 
@@ -14,6 +15,8 @@ from farebox.core.errors import WalletError
 from farebox.core.ports import Receiver, Wallet
 
 GROUP: Final = "farebox.lightning"
+_ADDRESS: Final = "lightning-address"
+_IS_ADDRESS: Final = re.compile(r"[a-z0-9._+-]+@[a-z0-9.-]+(:[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE | re.ASCII)
 
 
@@ -43,11 +46,14 @@ def _find(url: str) -> type[Backend]:
     from importlib.metadata import entry_points  # here, for it costs more to load than all of this room
 
     known = entry_points(group=GROUP)
-    schemes = ", ".join(sorted(known.names))
+    schemes = ", ".join(sorted(known.names - {_ADDRESS}))
     match = _SCHEME.match(url)
-    if match is None:
-        raise WalletError(f"a wallet is a URL with one of the schemes {schemes}")
-    scheme = match[1].lower()
+    if _IS_ADDRESS.fullmatch(url):
+        scheme = _ADDRESS
+    elif match is not None:
+        scheme = match[1].lower()
+    else:
+        raise WalletError(f"a wallet is a URL with one of the schemes {schemes}; to be paid, name@domain will do")
     for entry in known.select(name=scheme):
         return cast("type[Backend]", entry.load())
     raise WalletError(f"no wallet has the scheme {scheme}; known are {schemes}")

@@ -1,0 +1,5 @@
+"""lnd, over REST."""
+
+from farebox.lightning.lnd.node import Lnd
+
+__all__ = ["Lnd"]

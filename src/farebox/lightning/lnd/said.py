@@ -1,0 +1,143 @@
+"""What lnd says, read strictly: errors, outcomes of payments, settlements, and numbers and bytes told as texts."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from farebox.core.amount import NOTHING, Amount
+from farebox.core.bolt11 import Network
+from farebox.core.errors import NodeUnavailable
+from farebox.core.exchange import HASH_BYTES
+from farebox.core.ports import Failed, HttpReply, NodeFacts, Paid, PayOutcome, Unresolved
+from farebox.core.settlement import Settlement
+from farebox.lightning.reply import Told, count, hash_of, msats, preimage_of, read_lines, read_object, text
+
+FORBIDDEN: Final = "the macaroon does not allow it"
+_NO_PROOF: Final = "lnd says that it paid and does not prove it"
+_MOST_REASON: Final = 200
+_MOST_DIGITS: Final = 19
+_NETWORKS: Final = MappingProxyType(
+    {
+        "mainnet": Network.MAINNET,
+        "testnet": Network.TESTNET,
+        "testnet4": Network.TESTNET,
+        "signet": Network.SIGNET,
+        "regtest": Network.REGTEST,
+    }
+)
+_OK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LndError:
+    """What lnd says instead of doing it: gRPC's code, and words."""
+
+    code: int
+    message: str
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether the macaroon is too narrow."""
+        return "permission denied" in self.message or "verification failed" in self.message
+
+
+def error_of(reply: HttpReply) -> LndError | None:
+    """Of a call that answers once, and of a stream, which has it one level deeper."""
+    told = next(iter(read_lines(reply.body)), None) if reply.status else None
+    inner = None if told is None else told.get("error")
+    error = inner if isinstance(inner, dict) else told
+    if error is None or not isinstance(error.get("code"), int):
+        return None
+    return LndError(count(error, "code") or 0, (text(error, "message") or "no reason")[:_MOST_REASON])
+
+
+def outcome_of(reply: HttpReply, payment_hash: bytes) -> PayOutcome:
+    """The last that a stream of payments says of one."""
+    lines = read_lines(reply.body) if reply.status == _OK else []
+    told = lines[-1].get("result") if lines else None
+    if not isinstance(told, dict) or hash_of(told, "payment_hash") != payment_hash:
+        return Unresolved(reason=complaint(reply))
+    match text(told, "status"):
+        case "SUCCEEDED":
+            preimage = preimage_of(told, "payment_preimage", payment_hash)
+            if preimage is None:
+                return Unresolved(reason=_NO_PROOF)
+            return Paid(preimage=preimage, fee=msats_of(told, "fee_msat") or NOTHING)
+        case "FAILED":
+            why = text(told, "failure_reason") or ""
+            return Failed(reason=f"lnd: {why.removeprefix('FAILURE_REASON_').lower().replace('_', ' ')}")
+        case _:
+            return Unresolved(reason="the payment is in flight")
+
+
+def sensible(reply: HttpReply) -> Told:
+    """The object that lnd answered. Raises NodeUnavailable."""
+    told = read_object(reply.body) if reply.status == _OK else None
+    if told is None:
+        raise NodeUnavailable(complaint(reply))
+    return told
+
+
+def complaint(reply: HttpReply) -> str:
+    """What is wrong with a reply, in words that may be shown to anyone."""
+    if reply.status == 0:
+        return f"lnd did not answer ({reply.reason})" if reply.reason else "lnd did not answer"
+    error = error_of(reply)
+    if error is not None:
+        return f"lnd: {FORBIDDEN if error.forbidden else error.message}"
+    return f"lnd answered {reply.status}" if reply.status != _OK else "lnd answered with something that can't be read"
+
+
+def settlements_of(told: Told) -> list[Settlement]:
+    """What was received for an invoice, if lnd says that it is settled."""
+    payment_hash, received = octets_of(told, "r_hash"), msats_of(told, "amt_paid_msat")
+    if text(told, "state") != "SETTLED" or payment_hash is None or received is None:
+        return []
+    return [Settlement(payment_hash=payment_hash, received=received)]
+
+
+def number_of(told: Told, name: str) -> int | None:
+    """A whole number, 0 or more, told as a text."""
+    value = text(told, name)
+    return int(value) if value is not None and value.isdecimal() and len(value) <= _MOST_DIGITS else None
+
+
+def index_of(told: Told) -> int:
+    """The place of an invoice among those that were settled; 0 for one that was not."""
+    return number_of(told, "settle_index") or 0
+
+
+def msats_of(told: Told, name: str) -> Amount | None:
+    """An amount that is told as a text, in millisatoshis."""
+    number = number_of(told, name)
+    return None if number is None else msats({name: number}, name)
+
+
+def octets_of(told: Told, name: str) -> bytes | None:
+    """32 bytes that are told in base64."""
+    try:
+        octets = base64.b64decode(text(told, name) or "", validate=True)
+    except ValueError:
+        return None
+    return octets if len(octets) == HASH_BYTES else None
+
+
+def facts_of(info: HttpReply, balance: HttpReply) -> NodeFacts:
+    """What lnd says of itself and of its channels. Raises NodeUnavailable."""
+    told, channels = _allowed(info), _allowed(balance)
+    chains, remote, synced = told.get("chains"), channels.get("remote_balance"), told.get("synced_to_chain")
+    first = chains[0] if isinstance(chains, list) and chains else None
+    return NodeFacts(
+        network=_NETWORKS.get(text(first, "network") or "") if isinstance(first, dict) else None,
+        synced=synced if isinstance(synced, bool) else None,
+        inbound=msats_of(remote, "msat") if isinstance(remote, dict) else None,
+    )
+
+
+def _allowed(reply: HttpReply) -> Told:
+    """What lnd says, and nothing where the macaroon is too narrow to be told."""
+    error = error_of(reply)
+    return {} if error is not None and error.forbidden else sensible(reply)

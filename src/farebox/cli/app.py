@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from farebox.cli.options import Json, State
+from farebox.cli.doctor_command import doctor
+from farebox.cli.options import Json, ReceiverUrl, State
 from farebox.cli.options import folder as _folder
 from farebox.cli.output import errors_told
 from farebox.cli.refund_command import refund
@@ -55,15 +56,6 @@ def _main(
 
 
 # Options of `serve` that take more than a line.
-ReceiverUrl = Annotated[
-    str | None,
-    typer.Option(
-        envvar="FAREBOX_RECEIVER",
-        help="The node or wallet that is paid, such as phoenixd+http://:PASSWORD@127.0.0.1:9740; "
-        "or '$NAME' for what the environment has, where `ps` does not show it.",
-        show_default=False,
-    ),
-]
 Workers = Annotated[
     str | None,
     typer.Option(metavar="N", help="So many processes; `auto` for one per core. (default: one and no other)"),
@@ -381,14 +373,20 @@ def wallet(
         raise SystemExit(show_wallet(url, pay=pay, folder=_folder(state_dir), as_json=as_json))
 
 
+app.add_typer(doctor, name="doctor", rich_help_panel="Sell")
+
+
 @app.command(rich_help_panel="See it work")
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the shop running and print curl commands.")] = False,
     state: Annotated[Path | None, typer.Option("--state", help="Write the URLs to this file, as JSON.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: 8402 with --keep, else a free one.")] = None,
+    lightning: Annotated[
+        bool, typer.Option("--lightning", help="Over real channels, between lnd nodes that scripts/lightning installs.")
+    ] = False,
 ) -> None:
     """A whole sale and purchase, told step by step, with play money."""
     with errors_told():
         from farebox.cli.demo import tell_story
 
-        raise SystemExit(tell_story(keep=keep, state_file=state, port=port))
+        raise SystemExit(tell_story(keep=keep, state_file=state, port=port, lightning=lightning))

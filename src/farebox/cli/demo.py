@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import signal
 import socket
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -56,17 +57,46 @@ class Place:
         return f"{self.shop}/api/dvm"
 
 
-def tell_story(*, keep: bool, state_file: Path | None, port: int | None) -> Exit:
-    """Tell it. With `keep`, then leave a fresh shop running, on `port` or 8402, until Ctrl-C or SIGTERM."""
+def tell_story(*, keep: bool, state_file: Path | None, port: int | None, lightning: bool = False) -> Exit:
+    """Tell it. With `keep`, then leave a fresh shop running, on `port` or 8402, until Ctrl-C or SIGTERM.
+
+    lightning: with lnd nodes, on a chain of their own, instead of the sandbox. Raises OperatorError.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the shop is closed on the way out
-    with _folder() as folder, _shop(folder, 0 if keep or port is None else port) as place:
-        _write_state(state_file, place)
-        _story(place, folder / "purse.db")
-    if keep:
-        with _folder() as folder, _shop(folder, port or KEPT_PORT) as place:
+    with _nodes(lightning=lightning) as nodes:
+        with _folder() as folder, _shop(folder, 0 if keep or port is None else port, nodes) as place:
             _write_state(state_file, place)
-            _keep(place)
+            _story(place, folder / "purse.db")
+        if keep:
+            with _folder() as folder, _shop(folder, port or KEPT_PORT, nodes) as place:
+                _write_state(state_file, place)
+                _keep(place)
     return Exit.DONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodes:
+    """Real ones: what the shop is paid by, which can't pay, and what the buyer pays with."""
+
+    receiver: str
+    wallet: str
+
+
+@contextmanager
+def _nodes(*, lightning: bool) -> Iterator[Nodes | None]:
+    if not lightning:
+        yield None
+        return
+    from farebox.testing.regtest import NotStarted, Regtest, kept_programs
+
+    say("Starting a chain and three lnd nodes with channels between them; this takes some seconds.", style="dim")
+    with ExitStack() as stack:
+        try:
+            regtest = stack.enter_context(Regtest(stack.enter_context(_folder()), kept_programs(os.environ)))
+        except NotStarted as error:
+            raise OperatorError(str(error).splitlines()[0]) from None
+        narrow = regtest.seller.bake("invoices:read", "invoices:write")
+        yield Nodes(receiver=regtest.seller.url(narrow), wallet=regtest.buyer.url())
 
 
 @contextmanager
@@ -91,11 +121,12 @@ def vars_of(place: Place) -> dict[str, str]:
 
 
 @contextmanager
-def _shop(folder: Path, port: int) -> Iterator[Place]:
+def _shop(folder: Path, port: int, nodes: Nodes | None) -> Iterator[Place]:
     """A shop in a process of its own, as `farebox serve` starts it."""
     config, state = folder / "farebox.toml", folder / "state.json"
+    receiver = "" if nodes is None else f'receiver = "{nodes.receiver}"\nstore = "sqlite:///{folder}/shop.db"\n'
     config.write_text(
-        f'listen = "127.0.0.1:{port}"\n\n[[route]]\npath = "/api/dvm"\nmethod = "POST"\nprice = "{PRICE}"\n'
+        f'{receiver}listen = "127.0.0.1:{port}"\n\n[[route]]\npath = "/api/dvm"\nmethod = "POST"\nprice = "{PRICE}"\n'
         'summary = "Text from a prompt"\ndemo = true\n'
     )
     if port:
@@ -105,7 +136,7 @@ def _shop(folder: Path, port: int) -> Iterator[Place]:
     log = (folder / "shop.log").open("w+")
     shop = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own interpreter and arguments
     try:
-        yield _opened(shop, state, log.name)
+        yield _opened(shop, state, log.name, nodes)
     finally:
         shop.send_signal(signal.SIGTERM)
         shop.wait(timeout=_PATIENCE_S)
@@ -119,11 +150,13 @@ def _check_free(port: int) -> None:
         raise OperatorError(f"port {port} can't be had ({error.strerror}); choose another with --port") from None
 
 
-def _opened(shop: subprocess.Popen[bytes], state: Path, log: str) -> Place:
+def _opened(shop: subprocess.Popen[bytes], state: Path, log: str, nodes: Nodes | None) -> Place:
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         if state.exists():
             told = json.loads(state.read_text())
+            if nodes is not None:
+                told |= {"buyer_wallet": nodes.wallet, "seller_wallet": nodes.receiver}
             place = Place(**{each.name: told[each.name] for each in fields(Place)})
             try:
                 if httpx.get(f"{place.shop}/health", trust_env=False).is_success:
@@ -154,6 +187,7 @@ def _story(place: Place, purse: Path) -> None:
     say("A shop sells text at 21 sat a call, the first call of a day free. No real money moves in this demo.")
     body = {"prompt": PROMPT}
     with httpx.Client(trust_env=False) as plain:
+        had = converse(open_wallet(place.buyer_wallet).balance(), plain)
         _step(1, f"The first call is free: POST {place.url}")
         free = plain.post(place.url, json=body)
         _check(f"200, and nothing was paid ({free.headers.get('ratelimit')})", free.status_code == 200)
@@ -183,7 +217,7 @@ def _story(place: Place, purse: Path) -> None:
         _check("the same answer", again.content == served.content)
         _check("nothing charged (Payment-Replayed: true)", again.headers.get("payment-replayed") == "true")
     _program(place, purse, body)
-    _books(place, purse)
+    _books(place, purse, had)
     say(f"\nThat is all of it. Next: {FAREBOX} serve --help, {FAREBOX} call --help, README.md", style="bold")
 
 
@@ -203,7 +237,7 @@ def _program(place: Place, purse: Path, body: dict[str, str]) -> None:
             raise OperatorError("the demo did not go as told: the budget did not hold")
 
 
-def _books(place: Place, purse: Path) -> None:
+def _books(place: Place, purse: Path, had: Amount) -> None:
     _step(8, "The books")
     balance, wrong = asyncio.run(_balance(place.store))
     _check(f"the seller received {balance.received} and earned {balance.earned}", balance.earned == PRICE * 3)
@@ -219,7 +253,7 @@ def _books(place: Place, purse: Path) -> None:
     _check(f"the buyer's purse has {len(bought)} purchases for {spent}", spent == PRICE * 2)
     with httpx.Client(trust_env=False) as plain:
         left = converse(open_wallet(place.buyer_wallet).balance(), plain)
-    _check(f"the buyer's wallet has {left} left", left == Amount.sats(1_000_000) - PRICE * 3)
+    _check(f"the buyer's wallet has {left} left", left == had - PRICE * 3)
 
 
 async def _balance(store: str) -> tuple[Balance, list[str]]:
@@ -241,15 +275,20 @@ def _quote(answer: httpx.Response) -> None:
 def _keep(place: Place) -> None:
     body = shlex.quote(json.dumps({"prompt": PROMPT}))
     again = f"curl -s {place.url} -H 'content-type: application/json' -d {body}"
-    password, at = place.buyer_wallet.removeprefix("phoenixd+http://:").split("@")
+    password, _, at = place.buyer_wallet.removeprefix("phoenixd+http://:").partition("@")
     say(f"The shop is open at {place.shop}; Ctrl-C closes it. No real money moves. In another terminal:", style="bold")
+    pay = (
+        f"curl -s -u :{password} http://{at}/payinvoice --data-urlencode "
+        '"invoice=$(python3 -c \'import json; print(json.load(open("402.json"))["invoice"])\')" | tee paid.json'
+    )
+    if not at:  # a real node: farebox's own command pays
+        pay = f"{FAREBOX} wallet {shlex.quote(place.buyer_wallet)} --pay $(jq -r .invoice 402.json) | tee paid.json"
     for told, command in (
         ("the first call is free", again),
         ("the second one gets a 402; keep its invoice and payment_hash", f"{again} | tee 402.json"),
         (
-            "pay the invoice from the buyer's wallet (phoenixd's own API)",
-            f"curl -s -u :{password} http://{at}/payinvoice --data-urlencode "
-            '"invoice=$(python3 -c \'import json; print(json.load(open("402.json"))["invoice"])\')" | tee paid.json',
+            "pay the invoice from the buyer's wallet" + (" (phoenixd's own API)" if at else ""),
+            pay,
         ),
         (
             "the very same request with the payment hash",
@@ -263,7 +302,7 @@ def _keep(place: Place) -> None:
         ),
         (
             "or let farebox do all of it",
-            f"FAREBOX_WALLET={place.buyer_wallet} {FAREBOX} call {place.url} -d {body} --max 21sat",
+            f"FAREBOX_WALLET={shlex.quote(place.buyer_wallet)} {FAREBOX} call {place.url} -d {body} --max 21sat",
         ),
         ("the seller's books", f"{FAREBOX} ledger {place.store}"),
     ):

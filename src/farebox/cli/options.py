@@ -19,3 +19,14 @@ def folder(chosen: Path | None) -> Path:
     from farebox.cli.state import state_dir
 
     return chosen or state_dir()
+
+
+ReceiverUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FAREBOX_RECEIVER",
+        help="The node or wallet that is paid, such as phoenixd+http://:PASSWORD@127.0.0.1:9740; "
+        "or '$NAME' for what the environment has, where `ps` does not show it.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,28 @@
+"""The command `farebox doctor`; what it does is in `farebox.cli.doctor`."""
+
+from __future__ import annotations
+
+import typer
+
+from farebox.cli.options import Json, ReceiverUrl
+from farebox.cli.output import errors_told
+
+doctor = typer.Typer(no_args_is_help=True, help="Find out what is wrong before a customer does.")
+
+
+@doctor.callback()
+def _doctor() -> None:
+    """Find out what is wrong before a customer does."""
+
+
+@doctor.command("node")
+def doctor_node(receiver: ReceiverUrl = None, as_json: Json = False) -> None:
+    """Whether a node or wallet can be sold with: it is asked, one invoice is made and read back, and no money moves."""
+    with errors_told(as_json=as_json):
+        from farebox.cli.doctor import show_node
+        from farebox.core.errors import MalformedValue
+        from farebox.lightning import open_receiver
+
+        if receiver is None:
+            raise MalformedValue("say which node: farebox doctor node --receiver URL, or FAREBOX_RECEIVER")
+        raise SystemExit(show_node(open_receiver(receiver), as_json=as_json))

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,14 @@ def test_a_body_that_is_not_small_json_is_not_believed(
         face.call()
 
 
+@cache
+def packed(mebibytes: int) -> bytes:
+    """So much of nothing, compressed, which takes its time."""
+    return gzip.compress(b" " * (mebibytes * 2**20))
+
+
 def test_a_bomb_beside_a_challenge_is_left_unread_and_the_challenge_paid(face: Face) -> None:
-    bomb = Parts([gzip.compress(bytes(64 * 2**20))] * 64)
+    bomb = Parts([packed(64)] * 64)
     asks = face.shop.asks()
     headers = dict(asks.headers) | {"content-encoding": "gzip"}
     face.shop.script = [face.shop.answer(402, bomb, headers)]
@@ -224,7 +231,7 @@ def test_a_402_that_breaks_off_is_read_by_its_headers(face: Face) -> None:
 
 
 def test_a_small_body_that_would_unfold_to_a_large_one_is_not_unfolded(face: Face) -> None:
-    bomb = gzip.compress(b" " * (32 * 2**20))
+    bomb = packed(32)
     assert len(bomb) < 65_536
     face.shop.script = [body_only(face, lambda _: bomb, content_encoding="gzip")]
 

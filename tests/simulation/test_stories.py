@@ -23,7 +23,7 @@ from farebox.testing.simulation import Faults, simulate
 Tell = Callable[[str], object]
 
 SEED: Final = int(os.environ.get("FAREBOX_SEED", "0"))
-STORIES: Final = 60
+STORIES: Final = 40
 MOST_TO_CATCH: Final = 1000
 
 

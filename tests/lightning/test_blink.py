@@ -29,6 +29,7 @@ from farebox.lightning.sandbox import Sandbox
 from farebox.testing.backends import FEE_LIMIT, NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_blink import FakeBlink, Key
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.scripted import said, tell
 from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
@@ -111,23 +112,6 @@ def test_a_key_is_known_to_spend_or_not_without_moving_anything(
 
 
 # --- scripted replies -------------------------------------------------------------------------------------------------
-
-
-def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
-    """The outcome of a conversation whose calls get these replies, and the calls."""
-    calls = []
-    waiting = list(replies)
-    try:
-        calls.append(next(conversation))
-        while True:
-            calls.append(conversation.send(waiting.pop(0)))
-    except StopIteration as end:
-        assert waiting == []
-        return end.value, calls
-
-
-def said(status: int = 200, /, **members: Any) -> HttpReply:
-    return HttpReply(status=status, body=json.dumps(members).encode())
 
 
 def data(told: object, *path: str) -> HttpReply:

@@ -33,6 +33,7 @@ from farebox.lightning.sandbox import Sandbox
 from farebox.testing.backends import FEE_LIMIT, NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_cln import FakeCln, Rune
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.scripted import tell
 from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
@@ -166,19 +167,6 @@ def test_whoever_may_open_the_socket_can_pay() -> None:
 
 
 # --- scripted replies -------------------------------------------------------------------------------------------------
-
-
-def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
-    """The outcome of a conversation whose calls get these replies, and the calls."""
-    calls = []
-    waiting = list(replies)
-    try:
-        calls.append(next(conversation))
-        while True:
-            calls.append(conversation.send(waiting.pop(0)))
-    except StopIteration as end:
-        assert waiting == []
-        return end.value, calls
 
 
 def said(status: int = 201, /, **members: Any) -> HttpReply:

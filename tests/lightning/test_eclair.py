@@ -31,6 +31,7 @@ from farebox.lightning.sandbox import Sandbox
 from farebox.testing.backends import FEE_LIMIT, NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_eclair import FakeEclair
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.scripted import said, tell
 
 T = TypeVar("T")
 
@@ -115,23 +116,6 @@ def test_a_password_that_is_good_spends(sandbox: Sandbox, clock: Any, password: 
 
 
 # --- scripted replies -------------------------------------------------------------------------------------------------
-
-
-def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
-    """The outcome of a conversation whose calls get these replies, and the calls."""
-    calls = []
-    waiting = list(replies)
-    try:
-        calls.append(next(conversation))
-        while True:
-            calls.append(conversation.send(waiting.pop(0)))
-    except StopIteration as end:
-        assert waiting == []
-        return end.value, calls
-
-
-def said(status: int = 200, /, **members: Any) -> HttpReply:
-    return HttpReply(status=status, body=json.dumps(members).encode())
 
 
 def paid(**changes: Any) -> HttpReply:

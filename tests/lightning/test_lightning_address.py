@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +25,7 @@ from farebox.lightning.lightning_address import LightningAddress
 from farebox.lightning.sandbox import Sandbox
 from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.scripted import said, tell
 
 T = TypeVar("T")
 
@@ -53,10 +53,6 @@ NONSENSE = [
     NO_CONNECTION,
     NO_REPLY,
 ]
-
-
-def said(code: int = 200, /, **members: Any) -> HttpReply:
-    return HttpReply(status=code, body=json.dumps(members).encode())
 
 
 class Service:
@@ -227,19 +223,6 @@ def test_a_user_that_the_service_does_not_know_is_told_with_its_reason(world: Ad
 
 
 # --- scripted replies -------------------------------------------------------------------------------------------------
-
-
-def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
-    """The outcome of a conversation whose calls get these replies, and the calls."""
-    calls = []
-    waiting = list(replies)
-    try:
-        calls.append(next(conversation))
-        while True:
-            calls.append(conversation.send(waiting.pop(0)))
-    except StopIteration as end:
-        assert waiting == []
-        return end.value, calls
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
     Conversation,
     Failed,
-    HttpCall,
     HttpReply,
     InvoiceState,
     InvoiceStatus,
@@ -37,6 +36,7 @@ from farebox.testing.backends import (
 )
 from farebox.testing.fake_lnbits import FakeLNbits
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.scripted import said, tell
 from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
@@ -147,23 +147,6 @@ def test_a_key_is_known_to_spend_or_not_without_moving_anything(
 
 
 # --- scripted replies -------------------------------------------------------------------------------------------------
-
-
-def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
-    """The outcome of a conversation whose calls get these replies, and the calls."""
-    calls = []
-    waiting = list(replies)
-    try:
-        calls.append(next(conversation))
-        while True:
-            calls.append(conversation.send(waiting.pop(0)))
-    except StopIteration as end:
-        assert waiting == []
-        return end.value, calls
-
-
-def said(code: int = 200, /, **members: Any) -> HttpReply:
-    return HttpReply(status=code, body=json.dumps(members).encode())
 
 
 def row(**changes: Any) -> dict[str, Any]:

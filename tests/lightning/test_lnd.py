@@ -16,10 +16,8 @@ from farebox.core.bolt11 import Network, sign
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
     Capability,
-    Conversation,
     Failed,
     HoldReceiver,
-    HttpCall,
     HttpReply,
     InvoiceState,
     InvoiceStatus,
@@ -31,6 +29,7 @@ from farebox.core.ports import (
 from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements, SettlementStream
 from farebox.lightning.lnd import Lnd
+from farebox.testing.scripted import said, tell
 
 T = TypeVar("T")
 
@@ -54,23 +53,6 @@ INVOICE = sign(
     created_at=datetime(2030, 1, 1, tzinfo=UTC),
     expires_in=timedelta(minutes=10),
 )
-
-
-def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
-    """The outcome of a conversation whose calls get these replies, and the calls."""
-    calls = []
-    waiting = list(replies)
-    try:
-        calls.append(next(conversation))
-        while True:
-            calls.append(conversation.send(waiting.pop(0)))
-    except StopIteration as end:
-        assert waiting == []
-        return end.value, calls
-
-
-def said(status: int = 200, /, **members: Any) -> HttpReply:
-    return HttpReply(status=status, body=json.dumps(members).encode())
 
 
 def streamed(*results: dict[str, Any]) -> HttpReply:

@@ -19,7 +19,6 @@ from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
     Conversation,
     Failed,
-    HttpCall,
     HttpReply,
     InvoiceState,
     InvoiceStatus,
@@ -34,6 +33,7 @@ from farebox.lightning.phoenixd_api import phoenixd_api
 from farebox.lightning.sandbox import Sandbox
 from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.scripted import said, tell
 from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
@@ -118,23 +118,6 @@ class TestWallet(_Conformance, WalletSuite):
 
 
 # --- scripted replies -------------------------------------------------------------------------------------------------
-
-
-def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
-    """The outcome of a conversation whose calls get these replies, and the calls."""
-    calls = []
-    waiting = list(replies)
-    try:
-        calls.append(next(conversation))
-        while True:
-            calls.append(conversation.send(waiting.pop(0)))
-    except StopIteration as end:
-        assert waiting == []
-        return end.value, calls
-
-
-def said(status: int = 200, **members: Any) -> HttpReply:
-    return HttpReply(status=status, body=json.dumps(members).encode())
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from farebox.testing.backends import (
 )
 from farebox.testing.fake_strike import FakeStrike, Key
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.scripted import said, tell
 
 T = TypeVar("T")
 
@@ -185,23 +186,6 @@ def test_the_key_of_a_shop_does_not_pay(sandbox: Sandbox, clock: Any) -> None:
 
 
 # --- scripted replies -------------------------------------------------------------------------------------------------
-
-
-def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[HttpCall]]:
-    """The outcome of a conversation whose calls get these replies, and the calls."""
-    calls = []
-    waiting = list(replies)
-    try:
-        calls.append(next(conversation))
-        while True:
-            calls.append(conversation.send(waiting.pop(0)))
-    except StopIteration as end:
-        assert waiting == []
-        return end.value, calls
-
-
-def said(status: int = 200, /, **members: Any) -> HttpReply:
-    return HttpReply(status=status, body=json.dumps(members).encode())
 
 
 def refused(code: str, status: int = 422) -> HttpReply:

@@ -102,6 +102,11 @@ class Invoice:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+def fitting(description: str) -> str:
+    """As much of a description as an invoice can hold."""
+    return description.encode(errors="ignore")[:MOST_DESCRIPTION_BYTES].decode(errors="ignore")
+
+
 def decode(text: str) -> Invoice:
     """Read an invoice and check its checksum and signature; upper case is read too, a `lightning:` before it is not.
 

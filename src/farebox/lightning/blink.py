@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode
+from farebox.core.bolt11 import Invoice, Network, decode, fitting
 from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
@@ -157,7 +157,7 @@ class Blink:
         asked: dict[str, Json] = {
             "walletId": self._wallet,
             "amount": whole_sats,
-            "memo": description.encode(errors="ignore")[:MOST_DESCRIPTION_BYTES].decode(errors="ignore"),
+            "memo": fitting(description),
             "expiresIn": min(max(expires_in // _MINUTE, 1), _MOST_MINUTES),
         }
         reply = yield self._call(_CREATE, input=asked)

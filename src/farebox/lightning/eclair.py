@@ -20,7 +20,7 @@ from typing import Final, Self
 from urllib.parse import urlencode
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode
+from farebox.core.bolt11 import Invoice, Network, decode, fitting
 from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
 from farebox.core.ports import (
     Capabilities,
@@ -123,7 +123,7 @@ class Eclair:
             raise NodeUnavailable(_complaint(untold))
         form = {
             "amountMsat": str(amount.msat),
-            "description": description.encode(errors="ignore")[:MOST_DESCRIPTION_BYTES].decode(errors="ignore"),
+            "description": fitting(description),
             "expireIn": str(expires_in // timedelta(seconds=1)),
         }
         made = _sensible((yield self._call("createinvoice", form)))

@@ -24,7 +24,7 @@ from typing import Final, Self
 from urllib.parse import urlencode
 
 from farebox.core.amount import Amount
-from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode
+from farebox.core.bolt11 import Invoice, Network, decode, fitting
 from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
@@ -131,7 +131,7 @@ class LNbits:
             "out": False,
             "amount": whole_sats,
             "unit": "sat",
-            "memo": description.encode(errors="ignore")[:MOST_DESCRIPTION_BYTES].decode(errors="ignore"),
+            "memo": fitting(description),
             "expiry": expires_in // timedelta(seconds=1),
         }
         made = sensible((yield self._call("POST", "", asked)))

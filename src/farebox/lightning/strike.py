@@ -25,7 +25,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode
+from farebox.core.bolt11 import Invoice, Network, decode, fitting
 from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
@@ -357,4 +357,4 @@ def _shortened(description: str) -> str:
     units = description.encode("utf-16-le", "surrogatepass")[: 2 * _MOST_DESCRIPTION_UNITS].decode(
         "utf-16-le", "ignore"
     )
-    return units.encode(errors="ignore")[:MOST_DESCRIPTION_BYTES].decode(errors="ignore")
+    return fitting(units)

@@ -23,7 +23,7 @@ from typing import Final, Self
 from urllib.parse import urlencode
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode
+from farebox.core.bolt11 import Invoice, Network, decode, fitting
 from farebox.core.conversation import Line
 from farebox.core.errors import MalformedInvoice, NodeUnavailable, WalletError
 from farebox.core.exchange import Json
@@ -331,7 +331,7 @@ class Lnd:
         asked: dict[str, Json] = {
             **named,
             "value_msat": str(amount.msat),
-            "memo": description.encode()[:MOST_DESCRIPTION_BYTES].decode(errors="ignore"),
+            "memo": fitting(description),
             "expiry": str(expires_in // timedelta(seconds=1)),
             "private": True,  # with the way to private channels, if it has no others
         }

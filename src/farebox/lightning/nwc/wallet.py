@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode
+from farebox.core.bolt11 import Invoice, Network, decode, fitting
 from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
@@ -252,7 +252,7 @@ class NostrWalletConnect:
         asked: dict[str, Json] = {
             **named,
             "amount": amount.msat,
-            "description": description.encode(errors="ignore")[:MOST_DESCRIPTION_BYTES].decode(errors="ignore"),
+            "description": fitting(description),
             "expiry": expires_in // timedelta(seconds=1),
         }
         made = _sensible((yield from self._ask(method, asked)))

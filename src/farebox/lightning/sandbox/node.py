@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode, sign
+from farebox.core.bolt11 import Invoice, Network, decode, fitting, sign
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
     Capabilities,
@@ -310,7 +310,7 @@ class SandboxNode:
             amount=amount,
             payment_hash=payment_hash,
             payment_secret=payment_secret,
-            description=description.encode(errors="ignore")[:MOST_DESCRIPTION_BYTES].decode(errors="ignore"),
+            description=fitting(description),
             created_at=self._clock(),
             expires_in=expires_in,
         )

@@ -7,11 +7,9 @@ concern the wallet, the purse and the time are done in between, in an awaiting p
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
-from functools import lru_cache
 from typing import Generic, TypeVar
 
 import httpx
@@ -19,7 +17,7 @@ import httpx
 from farebox.core.errors import FareboxError, StoreUnavailable
 from farebox.core.ports import Conversation, PayOutcome, Purse, Wallet
 from farebox.http.buy_wire import adrop, ahear, awatch, drop, hear, library_of, read_call, watch, with_proof
-from farebox.http.converse import aconverse, converse
+from farebox.http.converse import Lines, aconverse, converse, trust
 from farebox.payer import (
     Answered,
     Bought,
@@ -175,7 +173,7 @@ class Drivers:
 
     def talk(self, conversation: Conversation[C]) -> C:
         """Talk with the wallet, over a client of its own."""
-        with httpx.Client(verify=_trust(), trust_env=False) as client:
+        with httpx.Client(verify=trust(httpx, None), trust_env=False) as client:
             return converse(conversation, client)
 
     def _deliver(self, exchange: Exchange, outcome: Remember) -> NoAnswer | None:
@@ -244,9 +242,12 @@ class Drivers:
                 return await asyncio.to_thread(remember, self.purse, step)
 
     async def atalk(self, conversation: Conversation[C]) -> C:
-        """Talk with the wallet, over a client of its own."""
-        async with httpx.AsyncClient(verify=_trust(), trust_env=False) as client:
-            return await aconverse(conversation, client)
+        """Talk with the wallet, over lines of its own."""
+        lines = Lines()
+        try:
+            return await aconverse(conversation, lines)
+        finally:
+            await lines.aclose()
 
     async def _adeliver(self, exchange: Exchange, outcome: Remember) -> NoAnswer | None:
         response = exchange.answer
@@ -271,9 +272,3 @@ class Drivers:
                 return self.wallet.pay_invoice(invoice, fee_limit=fee_limit)
             case LookUp(payment_hash=payment_hash):
                 return self.wallet.lookup_payment(payment_hash)
-
-
-@lru_cache(maxsize=1)
-def _trust() -> ssl.SSLContext:
-    """Loading the certificates takes longer than a payment on loopback."""
-    return httpx.create_ssl_context(trust_env=False)

@@ -265,18 +265,21 @@ def _library(client: object) -> Any:
 
 def _opened(library: Any, kind: Callable[..., C], line: Line | None) -> C:
     """A client for a line. Raises OSError, which ssl's errors are, for a certificate that is none."""
-    trust = _trust(library, None if line is None else line.certificate)
+    believed = trust(library, None if line is None else line.certificate)
     transport = None
     if line is not None and line.socket is not None:
         awaiting = issubclass(kind, library.AsyncClient) if isinstance(kind, type) else False
         transport = (library.AsyncHTTPTransport if awaiting else library.HTTPTransport)(uds=line.socket)
-    return kind(verify=trust, transport=transport, follow_redirects=False, trust_env=False)
+    return kind(verify=believed, transport=transport, follow_redirects=False, trust_env=False)
 
 
 @lru_cache(maxsize=16)
-def _trust(library: Any, certificate: str | None) -> ssl.SSLContext:
-    """Loading the certificates takes longer than a payment on loopback."""
+def trust(library: Any, certificate: str | None) -> ssl.SSLContext:
+    """Which certificates a library's clients believe; loading them takes longer than a payment on loopback.
+
+    certificate: PEM of the only one; None for the authorities that the library knows.
+    """
     if certificate is not None:
         return ssl.create_default_context(cadata=certificate)
-    trust: ssl.SSLContext = library.create_ssl_context(trust_env=False)
-    return trust
+    known: ssl.SSLContext = library.create_ssl_context(trust_env=False)
+    return known

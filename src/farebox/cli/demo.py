@@ -277,12 +277,13 @@ def _keep(place: Place) -> None:
     again = f"curl -s {place.url} -H 'content-type: application/json' -d {body}"
     password, _, at = place.buyer_wallet.removeprefix("phoenixd+http://:").partition("@")
     say(f"The shop is open at {place.shop}; Ctrl-C closes it. No real money moves. In another terminal:", style="bold")
-    pay = (
-        f"curl -s -u :{password} http://{at}/payinvoice --data-urlencode "
-        '"invoice=$(python3 -c \'import json; print(json.load(open("402.json"))["invoice"])\')" | tee paid.json'
-    )
-    if not at:  # a real node: farebox's own command pays
-        pay = f"{FAREBOX} wallet {shlex.quote(place.buyer_wallet)} --pay $(jq -r .invoice 402.json) | tee paid.json"
+    invoice = '$(python3 -c \'import json; print(json.load(open("402.json"))["invoice"])\')'
+    if at:
+        pay = f'curl -s -u :{password} http://{at}/payinvoice --data-urlencode "invoice={invoice}" | tee paid.json'
+        preimage = "paymentPreimage"
+    else:  # a real node: farebox's own command pays
+        pay = f'{FAREBOX} wallet {shlex.quote(place.buyer_wallet)} --pay "{invoice}" | tee paid.json'
+        preimage = "preimage"
     for told, command in (
         ("the first call is free", again),
         ("the second one gets a 402; keep its invoice and payment_hash", f"{again} | tee 402.json"),
@@ -298,7 +299,7 @@ def _keep(place: Place) -> None:
         (
             "or with macaroon and preimage, from anywhere",
             f'{again} -H "authorization: L402 $(python3 -c \'import json; print(json.load(open("402.json"))'
-            '["macaroon"], json.load(open("paid.json"))["paymentPreimage"], sep=":")\')"',
+            f'["macaroon"], json.load(open("paid.json"))["{preimage}"], sep=":")\')"',
         ),
         (
             "or let farebox do all of it",

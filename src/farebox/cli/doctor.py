@@ -32,7 +32,7 @@ class Ask(Protocol):
 _A_SAT: Final = Amount.sats(1)
 _LITTLE: Final = Amount.sats(10_000)
 _MEANING: Final = {
-    Capability.HOLD: 'a call that fails is never paid for (settle = "on-success")',
+    Capability.HOLD: "invoices that are held when they are paid, until they are taken or given back",
     Capability.OWN_PREIMAGE: "invoices for a preimage of ours",
     Capability.DESCRIPTION_HASH: "long descriptions",
     Capability.FEE_LIMIT: "a limit for the routing fee of each payment",

@@ -183,9 +183,7 @@ def node() -> Blink:
 @pytest.fixture
 def invoice(sandbox: Sandbox) -> Invoice:
     """An invoice whose preimage this file knows."""
-    return sandbox.seller.create_hold_invoice(
-        PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES
-    )
+    return sandbox.seller.issue_held(PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES)
 
 
 def test_a_payment_is_asked_for_and_then_looked_at(node: Blink, invoice: Invoice) -> None:

@@ -170,9 +170,7 @@ def node() -> Eclair:
 @pytest.fixture
 def invoice(sandbox: Sandbox) -> Invoice:
     """An invoice whose preimage this file knows."""
-    return sandbox.seller.create_hold_invoice(
-        PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES
-    )
+    return sandbox.seller.issue_held(PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES)
 
 
 def test_the_node_is_asked_with_a_form_and_an_empty_user(node: Eclair, invoice: Invoice) -> None:

@@ -233,9 +233,7 @@ def address() -> LightningAddress:
 @pytest.fixture
 def invoice(sandbox: Sandbox) -> Invoice:
     """An invoice whose preimage this file knows."""
-    return sandbox.seller.create_hold_invoice(
-        PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES
-    )
+    return sandbox.seller.issue_held(PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES)
 
 
 def offer(**changes: Any) -> HttpReply:

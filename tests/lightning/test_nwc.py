@@ -101,7 +101,7 @@ class TestReceiver(_Conformance, ReceiverSuite):
             preimage = bytes([take]) * 32
             payment_hash = hashlib.sha256(preimage).digest()
             invoice = world.ask(
-                node.create_hold_invoice(PRICE, payment_hash=payment_hash, description="", expires_in=TEN_MINUTES)
+                node.issue_held(PRICE, payment_hash=payment_hash, description="", expires_in=TEN_MINUTES)
             )
             world.pay(invoice)
             if not world.services[next(iter(world.services))].stateless:  # without states a hold can't be told
@@ -281,9 +281,7 @@ def node() -> NostrWalletConnect:
 @pytest.fixture
 def invoice(sandbox: Sandbox) -> Invoice:
     """An invoice whose preimage this file knows."""
-    return sandbox.seller.create_hold_invoice(
-        PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES
-    )
+    return sandbox.seller.issue_held(PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES)
 
 
 Pay = Callable[..., Any]

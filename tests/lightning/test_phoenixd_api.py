@@ -208,7 +208,7 @@ def test_a_paid_invoice_says_when_and_how_much(ask: Asked, sandbox: Sandbox, clo
 def test_a_hold_invoice_shows_no_preimage_before_it_is_settled(ask: Asked, sandbox: Sandbox) -> None:
     preimage = Secret(b"\x07" * 32)
     payment_hash = hashlib.sha256(preimage.reveal()).digest()
-    sandbox.seller.create_hold_invoice(PRICE, payment_hash=payment_hash, description="", expires_in=TEN_MINUTES)
+    sandbox.seller.issue_held(PRICE, payment_hash=payment_hash, description="", expires_in=TEN_MINUTES)
     told = ask("GET", f"/payments/incoming/{payment_hash.hex()}", auth=SELLER).json()
     assert (False, "00" * 32) == (told["isPaid"], told["preimage"])
 

@@ -245,9 +245,7 @@ def wallet() -> Strike:
 @pytest.fixture
 def invoice(sandbox: Sandbox) -> Invoice:
     """An invoice whose preimage this file knows."""
-    return sandbox.seller.create_hold_invoice(
-        PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES
-    )
+    return sandbox.seller.issue_held(PRICE, payment_hash=PAYMENT_HASH, description="a test", expires_in=TEN_MINUTES)
 
 
 def test_a_quote_is_made_and_then_executed(wallet: Strike, invoice: Invoice) -> None:

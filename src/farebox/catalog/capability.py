@@ -35,6 +35,7 @@ class Capability:
 
     summary: one line. method, path: where it stands over HTTP; the path has no parameters.
     timeout: how long one call may take. rerun: whether it may be run again when nobody knows whether it ran.
+    on_success: whether the node holds the money until a call has succeeded, where it can.
     input_schema, output_schema: JSON schemas (2020-12) of an object. A result that is not an object by its type is
     answered, and described, as `{"result": …}`.
     content_type: of what a call returns.
@@ -48,6 +49,7 @@ class Capability:
     path: str
     timeout: timedelta
     rerun: bool
+    on_success: bool
     input_schema: Mapping[str, Json] = field(repr=False)
     output_schema: Mapping[str, Json] = field(repr=False)
     content_type: str = "application/json"
@@ -67,6 +69,7 @@ class Capability:
         path: str | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         rerun: bool = False,
+        on_success: bool = False,
     ) -> Self:
         """Put a function on sale: its name, first docstring line and types say what is sold.
 
@@ -96,6 +99,7 @@ class Capability:
             path=path or f"/{called}",
             timeout=timeout,
             rerun=rerun,
+            on_success=on_success,
             input_schema=arguments.schema,
             output_schema=described if is_object else _wrapped(described),
             _arguments=arguments,
@@ -120,6 +124,7 @@ class Capability:
             name=self.name,
             summary=self.summary,
             rerun=self.rerun,
+            on_success=self.on_success,
         )
 
     def check(self, body: bytes) -> None:

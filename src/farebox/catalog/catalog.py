@@ -34,11 +34,13 @@ class Catalog:
         summary: str | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         rerun: bool = False,
+        on_success: bool = False,
     ) -> Callable[[F], F]:
         """Put the decorated function on sale, and leave it as it is.
 
         Name, summary, path and schemas come from the function where they are not given. rerun: whether a paid call may
-        be run again when nobody knows whether it ran. Raises ConfigError, and MalformedAmount for the price.
+        be run again when nobody knows whether it ran. on_success: whether the node holds the money until a call has
+        succeeded, where it can; else it is paid first, as ever. Raises ConfigError, and MalformedAmount for the price.
         """
 
         def listed(function: F) -> F:
@@ -52,6 +54,7 @@ class Catalog:
                     path=path,
                     timeout=timeout,
                     rerun=rerun,
+                    on_success=on_success,
                 )
             )
             return function

@@ -38,6 +38,7 @@ class Route:
     rerun: whether a call may be run again when nobody knows whether it ran; a GET may always.
     charge_for: statuses between 400 and 499 that are an answer like any other here, and are charged, such as a 404 of a
     search that found nothing; all others refuse the call, and cost nothing.
+    on_success: whether the node is to hold the money until the call has succeeded, where it can.
     Raises ConfigError for what is no method or no text, and for a price of nothing. The path is checked where it is
     to be matched.
     """
@@ -49,6 +50,7 @@ class Route:
     summary: str = ""
     rerun: bool = False
     charge_for: tuple[int, ...] = ()
+    on_success: bool = False
 
     def __post_init__(self) -> None:
         if self.method != ANY_METHOD and not (

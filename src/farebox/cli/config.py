@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -78,6 +79,13 @@ PriceText = Annotated[str, AfterValidator(_price)]
 HttpUrl = Annotated[str, AfterValidator(_expanded), AfterValidator(_http_url)]
 
 
+class Settle(StrEnum):
+    """When what is paid for a call is the seller's."""
+
+    AT_ONCE = "at-once"
+    ON_SUCCESS = "on-success"
+
+
 class RouteConfig(BaseModel):
     """One line of the price list, and what is behind it: an upstream, an OpenAI-compatible model, the demo."""
 
@@ -92,6 +100,7 @@ class RouteConfig(BaseModel):
     upstream_timeout_s: float = Field(default=120, gt=0)
     rerun: bool = False
     charge_for: tuple[int, ...] = ()
+    settle: Settle = Settle.AT_ONCE
     openai: HttpUrl | None = None
     model: str | None = None
     api_key: Text | None = Field(default=None, repr=False)
@@ -305,6 +314,8 @@ demo = true                          # a tiny built-in writer, to see it work; r
 # upstream_headers = { Authorization = "$UPSTREAM_TOKEN" }
 # rerun = true                       # it may be run twice for one payment, of which its Idempotency-Key tells;
 #                                    # without this, a call of which nobody knows whether it ran becomes credit
+# settle = "on-success"              # the node holds the money until the call has succeeded, and gives it back when
+#                                    # it has not (lnd, Alby Hub; other nodes: paid first, and kept for a retry)
 # charge_for = [404]                 # a refusal (4xx) costs nothing, except these, which are answers like any other
 
 # [[route]]

@@ -1,7 +1,8 @@
 """Keeping house: what one process does for a ledger beside serving, however many serve from it.
 
 Rules
-1. It learns what was paid, lets unpaid invoices run out, gives up what nobody comes for, and forgets old answers.
+1. It learns what was paid, ends what is held for calls, lets unpaid invoices run out, gives up what nobody comes for,
+   and forgets old answers.
 2. Everything is done a little at a time, and again until nothing is left, so that no call waits for it.
 3. Nothing that goes wrong here ends it; it is told, and tried again.
 """
@@ -44,6 +45,7 @@ async def keep_house(gate: Gate) -> Never:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_never_ending(reconciler.follow))
         tasks.create_task(_never_ending(reconciler.cast_net))
+        tasks.create_task(_never_ending(gate.escrows.end_all))
         tasks.create_task(_never_ending(lambda: _sweep_on(gate)))
     raise AssertionError("housekeeping has no end")
 

@@ -26,7 +26,7 @@ import structlog
 from farebox.catalog.capability import Capability
 from farebox.catalog.routes import Route
 from farebox.cli.announcement import announce, warn_of_silent_upstreams, write_state
-from farebox.cli.config import Config, RouteConfig
+from farebox.cli.config import Config, RouteConfig, Settle
 from farebox.cli.credential import ask_again, check_credential
 from farebox.cli.housekeeping import keep_house
 from farebox.cli.listening import listening_socket, url_of
@@ -177,6 +177,7 @@ def _sold(line: RouteConfig) -> tuple[Route, Capability | AsgiApp]:
         summary=route.summary,
         rerun=rerun,
         charge_for=line.charge_for,
+        on_success=line.settle is Settle.ON_SUCCESS,
     ), target
 
 

@@ -1,4 +1,4 @@
-"""The two state machines as pictures, drawn from their tables so that docs/states.md can't be out of date."""
+"""The state machines as pictures, drawn from their tables so that docs/states.md can't be out of date."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
+from farebox.core.escrow import ESCROW_MOVES
 from farebox.core.payment import DRAW_MOVES, PAYMENT_MOVES
 
 State = TypeVar("State", bound=StrEnum)
@@ -13,8 +14,8 @@ Move = TypeVar("Move", bound=StrEnum)
 
 
 def diagram() -> str:
-    """Both machines, the payment's and then the draw's, each as a Mermaid state diagram in its Markdown fence."""
-    return f"{draw(PAYMENT_MOVES)}\n{draw(DRAW_MOVES)}"
+    """The payment's machine, the draw's and the escrow's, each as a Mermaid state diagram in its Markdown fence."""
+    return "\n".join((draw(PAYMENT_MOVES), draw(DRAW_MOVES), draw(ESCROW_MOVES)))
 
 
 def draw(moves: Mapping[tuple[State, Move], State]) -> str:

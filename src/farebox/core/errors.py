@@ -23,6 +23,7 @@
     │   ├── NodeUnavailable        the Lightning node doesn't answer, or not sensibly
     │   ├── StoreUnavailable       the ledger or the purse can't be written or read
     │   └── UpstreamFailed         502 the seller's own service did not answer; the payment is kept
+    │       └── PaymentReturned        the same, of a call that was to be paid on success; the payment goes back
     ├── PurchaseError              why a purchase did not succeed; says whether money moved
     │   ├── NothingPaid
     │   │   ├── OverBudget             a limit of the buyer's own
@@ -223,6 +224,10 @@ class UpstreamFailed(Unavailable):
     """The seller's service did not answer; a payment made for this call is kept, ask again with the same proof."""
 
     status = 502
+
+
+class PaymentReturned(UpstreamFailed):
+    """The call failed, and was to be paid on success: what was held for it goes back to its payer."""
 
 
 class PurchaseError(FareboxError):

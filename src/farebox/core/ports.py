@@ -21,6 +21,7 @@ from farebox.core.conversation import Conversation as Conversation
 from farebox.core.conversation import HttpCall as HttpCall
 from farebox.core.conversation import HttpReply as HttpReply
 from farebox.core.conversation import Line as Line
+from farebox.core.escrow import EscrowLedger
 from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Sealed, Wire
 from farebox.core.node import Capabilities as Capabilities
 from farebox.core.node import Capability as Capability
@@ -48,7 +49,7 @@ Clock = Callable[[], datetime]
 # --- the seller's memory ----------------------------------------------------------------------------------------------
 
 
-class Ledger(SettlementLedger, RefundLedger, UpkeepLedger, Protocol):
+class Ledger(SettlementLedger, EscrowLedger, RefundLedger, UpkeepLedger, Protocol):
     """What the seller remembers.
 
     Every method raises StoreUnavailable when it can't be kept, and nothing was done; or, where a database went away in
@@ -59,9 +60,14 @@ class Ledger(SettlementLedger, RefundLedger, UpkeepLedger, Protocol):
         """The time that everybody who shares this ledger goes by."""
 
     async def open_payment(
-        self, payment: Payment, *, most_unpaid: int | None = None, most_unpaid_of_subnet: int | None = None
+        self,
+        payment: Payment,
+        *,
+        most_unpaid: int | None = None,
+        most_unpaid_of_subnet: int | None = None,
+        seed: bytes | None = None,
     ) -> bool:
-        """Remember a new invoice; durable before the 402 leaves.
+        """Remember a new invoice; durable before the 402 leaves. With a seed it is held in escrow.
 
         False, with nothing done, when its client has so many unpaid invoices already, or the /48 around the client so
         many together. Exact where the database runs one transaction after the other; else as many more can be opened

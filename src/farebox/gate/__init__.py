@@ -3,7 +3,7 @@
 from farebox.gate.asking import Converse
 from farebox.gate.door import Decision, Gate
 from farebox.gate.events import Event, Observer
-from farebox.gate.grant import Grant
+from farebox.gate.grant import Grant, HeldCall
 from farebox.gate.reconciler import Reconciler, StreamFound, StreamLost
 from farebox.gate.terms import Challenged, Free, Limits, Replay, Terms, Visit
 
@@ -15,6 +15,7 @@ __all__ = [
     "Free",
     "Gate",
     "Grant",
+    "HeldCall",
     "Limits",
     "Observer",
     "Reconciler",

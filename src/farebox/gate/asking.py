@@ -53,6 +53,10 @@ class Asking:
         """The outcome of a conversation that makes an invoice. Raises NodeUnavailable."""
         return await self._ask(Step.CREATE_INVOICE, conversation, within)
 
+    async def move(self, conversation: Conversation[InvoiceStatus]) -> InvoiceStatus:
+        """The outcome of a conversation that settles or cancels an invoice. Raises NodeUnavailable."""
+        return await self._ask(Step.MOVE_INVOICE, conversation, self._within)
+
     async def close(self) -> None:
         """End what is under way."""
         await self._look_ups.close()

@@ -15,9 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import reduce
-from operator import or_
-from typing import Final, TypeVar
+from typing import Final
 
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice, decode
@@ -35,6 +33,7 @@ from farebox.core.ports import Clock, Dialect, InvoiceState, Ledger, Receiver
 from farebox.core.secret import Keys
 from farebox.gate.admission import Admission, Pace
 from farebox.gate.asking import Asking, Converse
+from farebox.gate.escrow import Escrows
 from farebox.gate.events import (
     AnswerReplayed,
     CallChallenged,
@@ -44,26 +43,25 @@ from farebox.gate.events import (
     Step,
     watched,
 )
-from farebox.gate.grant import Grant, UnsavedAnswers
+from farebox.gate.grant import Grant, HeldCall, UnsavedAnswers
 from farebox.gate.invoices import Invoices
 from farebox.gate.lost import lost_payment, sealed_terms, undeliverable
 from farebox.gate.memory import GivenAnswers, RunOut, SpentProofs
 from farebox.gate.proofs import Proofs
 from farebox.gate.running import RunningCalls
 from farebox.gate.terms import Challenged, Free, Replay, Terms, Visit
-
-T = TypeVar("T")
+from farebox.gate.writing import write_challenge, write_receipt
 
 _MOST_UNKNOWN_LOOK_UPS: Final = 20  # a second: anyone can show a hash that he made up, and each one asks the node
+_HELD: Final = "the node holds this payment, and has not got it yet"
 
-
-Decision = Free | Challenged | Replay | Grant
+Decision = Free | Challenged | Replay | HeldCall
 
 
 class Gate:
-    """Sells calls: `await gate.admit(visit)` says Free, Challenged, Replay or hands out a Grant.
+    """Sells calls: `await gate.admit(visit)` says Free, Challenged, Replay or hands out a HeldCall.
 
-    keys: what the dialects verify with, if that can change while the gate is open.
+    keys: what the dialects verify with, if that can change while the gate is open, and what is held is settled with.
     Every error that `admit` raises is a CallerError or Unavailable, ready to be answered as a problem.
     """
 
@@ -97,7 +95,21 @@ class Gate:
         self._admission = Admission(self.terms.limits)
         self._node = Asking(receiver, converse, self.terms.mint_within, observer)
         self._invoices = Invoices(
-            ledger=ledger, receiver=receiver, terms=self.terms, admission=self._admission, ask=self._node.mint
+            ledger=ledger,
+            receiver=receiver,
+            terms=self.terms,
+            admission=self._admission,
+            ask=self._node.mint,
+            keys=keys,
+        )
+        self.escrows = Escrows(
+            ledger=ledger,
+            receiver=receiver,
+            node=self._node,
+            lease=self.terms.lease,
+            receipt=self._receipt,
+            keys=keys,
+            observer=observer,
         )
         self._unknown_look_ups = Pace(per_second=_MOST_UNKNOWN_LOOK_UPS, at_once=_MOST_UNKNOWN_LOOK_UPS)
 
@@ -134,8 +146,13 @@ class Gate:
             # Whether it was paid has to be asked before the claim, so that who never pays costs no write.
             if payment.state in (PaymentState.OPEN, PaymentState.EXPIRED):
                 self._admission.poll(visit.client, payment.payment_hash, _now_s())
-                if not await self._settled_at_node(payment, visit):
-                    return await self._unpaid(payment, visit)
+                match await self._asked_node(payment):
+                    case InvoiceState.PAID:
+                        pass
+                    case InvoiceState.HELD:
+                        return await self._held(payment, credential, visit)
+                    case _:
+                        return await self._unpaid(payment, visit)
         return await self._claim(credential, visit)
 
     def recall(self, authorization: str, digest: bytes) -> Replay | None:
@@ -169,6 +186,7 @@ class Gate:
     async def close(self) -> None:
         """Stop the heartbeat and close the ledger."""
         self._running.close()
+        self.escrows.close()
         await self._invoices.close()
         await self._node.close()
         await self.ledger.close()
@@ -207,7 +225,10 @@ class Gate:
                 return await self._unknown(credential, visit)
             match outcome.state:
                 case PaymentState.OPEN | PaymentState.EXPIRED:
-                    if asked_node or not await self._settled_at_node(outcome, visit):
+                    state = InvoiceState.OPEN if asked_node else await self._asked_node(outcome)
+                    if state is InvoiceState.HELD:
+                        raise NodeUnavailable(_HELD)
+                    if state is not InvoiceState.PAID:
                         return await self._unpaid(outcome, visit)
                     asked_node = True
                 case PaymentState.FUNDED if outcome.digest != quote.digest:
@@ -237,14 +258,28 @@ class Gate:
             observer=self._observer,
         )
 
-    async def _settled_at_node(self, payment: Payment, visit: Visit) -> bool:
+    async def _asked_node(self, payment: Payment) -> InvoiceState:
+        """Where an invoice stands at the node; what was paid with less than its price is as good as unpaid."""
         status = await self._node.look_up(payment.payment_hash, proven=False)
-        if status.state is InvoiceState.HELD and not self._still_asks(payment, visit):
-            raise NodeUnavailable("the node holds this payment, and has not got it yet")
-        if status.state is not InvoiceState.PAID or status.received < payment.price:
-            return False
-        await self.ledger.settle(payment.payment_hash, status.received)
-        return True
+        if status.state is InvoiceState.PAID:
+            if status.received < payment.price:
+                return InvoiceState.OPEN
+            await self.ledger.settle(payment.payment_hash, status.received)
+        return status.state
+
+    async def _held(self, payment: Payment, credential: Credential, visit: Visit) -> Decision:
+        """The node holds the money until the call has succeeded: run it now, or wait for whoever does."""
+        if payment.digest == visit.quote.digest:
+            receipt = self._receipt(payment.payment_hash, payment.price, credential)
+            granted = await self.escrows.join(payment, receipt, patience=self.terms.patience)
+            if granted is not None:
+                return granted
+        found = await self.ledger.find_payment(payment.payment_hash)
+        if found is not None and found.received:
+            return await self._claim(credential, visit)
+        if not self._still_asks(payment, visit):
+            raise NodeUnavailable(_HELD)
+        return await self._unpaid(payment, visit)
 
     async def _unpaid(self, payment: Payment, visit: Visit) -> Decision:
         """A proof for an invoice that nobody paid: the same invoice again while it can be paid, else a new one."""
@@ -257,7 +292,9 @@ class Gate:
             description=visit.quote.description,
         )
         self.tell(CallChallenged(resource=quote.resource, amount=quote.amount, reused=True))
-        return self._challenged(quote, decode(payment.invoice), None, retry_after=timedelta(seconds=1))
+        return self._challenged(
+            quote, decode(payment.invoice), None, timedelta(seconds=1), held=self._invoices.holds(visit)
+        )
 
     async def _unknown(self, credential: Credential, visit: Visit) -> Decision:
         """A payment that is not in the ledger: never a new invoice if the node says that it was paid.
@@ -327,36 +364,30 @@ class Gate:
         quote = visit.quote
         invoice, reused = await self._invoices.owed_for(visit)
         self.tell(CallChallenged(resource=quote.resource, amount=quote.amount, reused=reused))
-        return self._challenged(quote, invoice, free_call)
+        return self._challenged(quote, invoice, free_call, held=self._invoices.holds(visit))
 
     def _challenged(
-        self, quote: Quote, invoice: Invoice, free_call: FreeCall | None, retry_after: timedelta | None = None
+        self,
+        quote: Quote,
+        invoice: Invoice,
+        free_call: FreeCall | None,
+        retry_after: timedelta | None = None,
+        *,
+        held: bool,
     ) -> Challenged:
-        valid_until = invoice.expires_at + self.terms.claim_within
-        wire = Wire()
-        for dialect in self.dialects:
-            challenge = dialect.issue(quote, invoice, valid_until=valid_until)
-            if challenge is not None:
-                wire = wire | dialect.write_challenge(challenge)
+        wire = write_challenge(self.dialects, quote, invoice, valid_until=invoice.expires_at + self.terms.claim_within)
         return Challenged(
-            quote=quote,
-            invoice=invoice,
-            wire=wire,
-            free_call=free_call,
-            retry_after=retry_after,
+            quote=quote, invoice=invoice, wire=wire, free_call=free_call, retry_after=retry_after, held=held
         )
 
     # --- small print --------------------------------------------------------------------------------------------------
 
-    def _receipt(self, payment_hash: bytes, amount: Amount, credential: Credential) -> Wire:
-        receipt = Receipt(
-            payment_hash=payment_hash,
-            amount=amount,
-            at=self._clock(),
-            challenge_id=dict(credential.parameters).get("id"),
+    def _receipt(self, payment_hash: bytes, amount: Amount, credential: Credential | None = None) -> Wire:
+        challenge_id = None if credential is None else dict(credential.parameters).get("id")
+        return write_receipt(
+            self.dialects,
+            Receipt(payment_hash=payment_hash, amount=amount, at=self._clock(), challenge_id=challenge_id),
         )
-        first, *others = [dialect.write_receipt(receipt) for dialect in self.dialects]
-        return reduce(or_, others, first)
 
 
 def _now_s() -> float:

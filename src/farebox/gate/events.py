@@ -25,11 +25,12 @@ from farebox.core.errors import FareboxError
 
 
 class Step(StrEnum):
-    """What takes time: deciding about a call, asking the node, charging."""
+    """What takes time: deciding about a call, asking the node, telling it to settle or cancel, charging."""
 
     ADMIT = "admit"
     CREATE_INVOICE = "create_invoice"
     LOOKUP_INVOICE = "lookup_invoice"
+    MOVE_INVOICE = "move_invoice"
     CAPTURE = "capture"
 
 

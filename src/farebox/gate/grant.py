@@ -7,6 +7,7 @@ Rules
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from datetime import timedelta
 from time import perf_counter
@@ -68,25 +69,78 @@ class UnsavedAnswers:
         return self._given.keep(payment_hash, digest, answer, receipt, resource) if captured else None
 
 
-class Grant:
-    """A payment that is held for one call: capture it with the answer, or release it.
+class HeldCall(ABC):
+    """A call whose payment is held while it runs: capture it with the answer, or release it.
 
     As an async context manager it releases when it is left without having been captured.
     """
 
-    __slots__ = (
-        "_began_s",
-        "_given",
-        "_ledger",
-        "_most_attempts",
-        "_observer",
-        "_running",
-        "_settled",
-        "_unsaved",
-        "hold",
-        "receipt",
-        "resource",
-    )
+    __slots__ = ("_began_s", "_ledger", "_observer", "_running", "_settled", "hold", "receipt", "resource")
+
+    def __init__(
+        self,
+        hold: Hold,
+        receipt: Wire,
+        *,
+        ledger: Ledger,
+        running: RunningCalls,
+        resource: str = "",
+        observer: Observer | None = None,
+    ) -> None:
+        self.hold = hold
+        self.receipt = receipt
+        self.resource = resource
+        self._ledger = ledger
+        self._running = running
+        self._settled = False
+        self._observer = observer
+        self._began_s = perf_counter() if observer is not None else 0.0
+        running.begin(hold)
+        if observer is not None:
+            observer(HoldTaken(resource=resource, amount=hold.amount, first=hold.epoch == 1))
+
+    @abstractmethod
+    async def capture(self, answer: Answer | None) -> Wire:
+        """Charge, and keep the answer; returns the parts of the answer that hold the receipt.
+
+        `None` for an answer too large to be kept. Raises CallerError or Unavailable where it can't be given.
+        """
+
+    @abstractmethod
+    async def release(self, *, ran: bool = True) -> Payment:
+        """The call failed. Returns the payment as it then stands. ran: False when it certainly did not run."""
+
+    @abstractmethod
+    async def give_up(self) -> Payment:
+        """Nobody knows whether the call ran, and it must not run twice. Returns the payment as it then stands."""
+
+    async def find_other_answer(self) -> Answer | None:
+        """What the call that took over this payment has answered; None as long as there is nothing.
+
+        Raises StoreUnavailable.
+        """
+        return await self._ledger.find_answer(self.hold.payment_hash)
+
+    def _end(self, *, failed: bool) -> None:
+        if self._observer is not None and not self._settled:
+            self._observer(HoldEnded(resource=self.resource, took=timedelta(seconds=perf_counter() - self._began_s)))
+        self._settled = True
+        self._running.end(self.hold, failed=failed)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._settled:
+            await self.release()
+
+
+class Grant(HeldCall):
+    """A payment that is held for one call."""
+
+    __slots__ = ("_given", "_most_attempts", "_unsaved")
 
     def __init__(
         self,
@@ -101,20 +155,10 @@ class Grant:
         resource: str = "",
         observer: Observer | None = None,
     ) -> None:
-        self.hold = hold
-        self.receipt = receipt
-        self.resource = resource
-        self._ledger = ledger
-        self._running = running
+        super().__init__(hold, receipt, ledger=ledger, running=running, resource=resource, observer=observer)
         self._given = given
         self._unsaved = unsaved
         self._most_attempts = most_attempts
-        self._settled = False
-        self._observer = observer
-        self._began_s = perf_counter() if observer is not None else 0.0
-        running.begin(hold)
-        if observer is not None:
-            observer(HoldTaken(resource=resource, amount=hold.amount, first=hold.epoch == 1))
 
     async def capture(self, answer: Answer | None) -> Wire:
         """Charge, and keep the answer, in one step; returns the parts of the answer that hold the receipt.
@@ -142,13 +186,6 @@ class Grant:
             self._observer(CallCaptured(resource=self.resource, amount=self.hold.amount))
         return self.receipt
 
-    async def find_other_answer(self) -> Answer | None:
-        """What the call that took over this payment has answered; None as long as there is nothing.
-
-        Raises StoreUnavailable.
-        """
-        return await self._ledger.find_answer(self.hold.payment_hash)
-
     async def release(self, *, ran: bool = True) -> Payment:
         """The call failed and may be made again with the same proof. Returns the payment as it then stands.
 
@@ -173,18 +210,3 @@ class Grant:
             owed = payment.received.less(payment.captured) if payment.state is PaymentState.CREDIT else NOTHING
             self._observer(CallReleased(resource=self.resource, owed=owed))
         return payment
-
-    def _end(self, *, failed: bool) -> None:
-        if self._observer is not None and not self._settled:
-            self._observer(HoldEnded(resource=self.resource, took=timedelta(seconds=perf_counter() - self._began_s)))
-        self._settled = True
-        self._running.end(self.hold, failed=failed)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._settled:
-            await self.release()

@@ -15,6 +15,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from hashlib import sha256
 from itertools import count
 from typing import Final
 
@@ -22,8 +23,10 @@ from farebox.core.bolt11 import Invoice, decode
 from farebox.core.client_prefix import LOCAL
 from farebox.core.errors import GateOverloaded, NodeUnavailable, TooManyUnpaidInvoices
 from farebox.core.payment import Payment, PaymentState
-from farebox.core.ports import Conversation, Ledger, Receiver
+from farebox.core.ports import Capability, Conversation, HoldReceiver, Ledger, Receiver
+from farebox.core.secret import Keys, Secret
 from farebox.gate.admission import Admission, Circuit, Outstanding
+from farebox.gate.escrow import new_seed, preimage_of
 from farebox.gate.flights import Flights
 from farebox.gate.terms import Terms, Visit
 
@@ -38,16 +41,27 @@ _Found = tuple[Invoice, bool, Visit]  # whether the caller had it already, and f
 class Invoices:
     """Finds and makes invoices: `invoice, reused = await invoices.owed_for(visit)`.
 
-    ask: carries a conversation with the node to its end, within that time; raises NodeUnavailable.
+    ask: carries a conversation with the node to its end, within that time; raises NodeUnavailable. keys: what preimages
+    of our own are made with.
     """
 
-    def __init__(self, *, ledger: Ledger, receiver: Receiver, terms: Terms, admission: Admission, ask: Ask) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        receiver: Receiver,
+        terms: Terms,
+        admission: Admission,
+        ask: Ask,
+        keys: Keys | None = None,
+    ) -> None:
         limits = terms.limits
         self._ledger = ledger
         self._receiver = receiver
         self._terms = terms
         self._admission = admission
         self._ask = ask
+        self._keys = keys
         self._flights: Flights[_Wanted, _Found] = Flights(limits.waiting, _too_many_wait)
         self._minting = asyncio.Semaphore(limits.minting_at_once)
         self._outstanding = Outstanding(ledger.count_unpaid, limits.all_unpaid_invoices)
@@ -78,6 +92,15 @@ class Invoices:
         if client != LOCAL:
             self._remember(client)
         return invoice, reused or found_for is not visit
+
+    def holds(self, visit: Visit) -> bool:
+        """Whether what is paid for this call is held until it has succeeded."""
+        return (
+            visit.on_success
+            and self._keys is not None
+            and Capability.HOLD in self._receiver.capabilities
+            and isinstance(self._receiver, HoldReceiver)
+        )
 
     async def close(self) -> None:
         """End what is under way."""
@@ -125,8 +148,11 @@ class Invoices:
 
     async def _make(self, visit: Visit) -> Invoice:
         quote = visit.quote
-        invoice = await self._mint(visit)
-        if invoice.amount != quote.amount or self._receiver.network not in (None, invoice.network):
+        seed = new_seed(self._keys) if self._keys is not None and self.holds(visit) else None
+        preimage = None if seed is None or self._keys is None else preimage_of(seed, self._keys)
+        invoice = await self._mint(visit, preimage)
+        is_another = preimage is not None and sha256(preimage.reveal()).digest() != invoice.payment_hash
+        if is_another or invoice.amount != quote.amount or self._receiver.network not in (None, invoice.network):
             raise NodeUnavailable("the node made another invoice than it was asked for")
         payment = Payment(
             payment_hash=invoice.payment_hash,
@@ -140,11 +166,14 @@ class Invoices:
             expires_at=invoice.expires_at,
         )
         most, most_of_subnet = self._most if visit.client != LOCAL else (None, None)
-        if not await self._ledger.open_payment(payment, most_unpaid=most, most_unpaid_of_subnet=most_of_subnet):
+        opened = await self._ledger.open_payment(
+            payment, most_unpaid=most, most_unpaid_of_subnet=most_of_subnet, seed=seed
+        )
+        if not opened:
             raise TooManyUnpaidInvoices()
         return invoice
 
-    async def _mint(self, visit: Visit) -> Invoice:
+    async def _mint(self, visit: Visit, preimage: Secret[bytes] | None) -> Invoice:
         until_s = _now_s() + self._terms.mint_within.total_seconds()
         try:
             async with asyncio.timeout_at(until_s):
@@ -153,11 +182,7 @@ class Invoices:
             raise NodeUnavailable("it takes too long to answer others") from None
         try:
             self._circuit.begin(_now_s())
-            conversation = self._receiver.create_invoice(
-                visit.quote.amount,
-                description=(visit.quote.description or visit.quote.resource)[:_MOST_DESCRIPTION],
-                expires_in=self._terms.invoice_expires_in,
-            )
+            conversation = self._asked_for_invoice(visit, preimage)
             try:
                 invoice = await self._ask(conversation, timedelta(seconds=until_s - _now_s()))
             except NodeUnavailable:
@@ -167,6 +192,17 @@ class Invoices:
             self._minting.release()
         self._circuit.answered()
         return invoice
+
+    def _asked_for_invoice(self, visit: Visit, preimage: Secret[bytes] | None) -> Conversation[Invoice]:
+        quote = visit.quote
+        description = (quote.description or quote.resource)[:_MOST_DESCRIPTION]
+        expires_in = self._terms.invoice_expires_in
+        if preimage is None or not isinstance(self._receiver, HoldReceiver):
+            return self._receiver.create_invoice(quote.amount, description=description, expires_in=expires_in)
+        payment_hash = sha256(preimage.reveal()).digest()
+        return self._receiver.create_hold_invoice(
+            quote.amount, payment_hash=payment_hash, description=description, expires_in=expires_in
+        )
 
 
 def _now_s() -> float:

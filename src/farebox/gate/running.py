@@ -15,13 +15,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from farebox.core.errors import StoreUnavailable, UpstreamFailed
 from farebox.core.payment import Hold
-from farebox.core.ports import Ledger
 
 log = structlog.get_logger("farebox")
 
@@ -41,10 +40,20 @@ class _Running:
         return self.ending or self.ended.is_set()
 
 
+class Leases(Protocol):
+    """The part of a ledger that is about the leases of running calls."""
+
+    async def renew(self, hold: Hold, *, lease: timedelta) -> bool:
+        """Extend the lease; False when the hold is no longer ours."""
+
+    async def changed(self, payment_hash: bytes, *, within: timedelta) -> None:
+        """Returns when the call that holds this payment may have ended."""
+
+
 class RunningCalls:
     """The calls of this process that hold a payment."""
 
-    def __init__(self, ledger: Ledger, lease: timedelta) -> None:
+    def __init__(self, ledger: Leases, lease: timedelta) -> None:
         self._ledger = ledger
         self._lease = lease
         self._calls: dict[bytes, _Running] = {}

@@ -86,6 +86,7 @@ class Visit:
 
     client: the address prefix of the caller. probing: a free call is not wanted (HEAD, `?l402=require`, an empty POST).
     rerun: whether the call may run again when nobody knows whether it ran.
+    on_success: whether the node is to hold the money until the call has succeeded, where it can.
     """
 
     quote: Quote
@@ -93,6 +94,7 @@ class Visit:
     client: str
     probing: bool = False
     rerun: bool = False
+    on_success: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,8 @@ class Challenged:
     """Ask for money: one invoice, said in every dialect on `wire`.
 
     retry_after: set when the invoice that was shown is not paid yet, so the same proof may be good in a moment.
+    held: whether the node is to hold what is paid until the call has succeeded, so that this call is to be run as soon
+    as it does (`Gate.take_held`): the payer has no proof before.
     """
 
     quote: Quote
@@ -114,6 +118,7 @@ class Challenged:
     wire: Wire
     free_call: FreeCall | None
     retry_after: timedelta | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)

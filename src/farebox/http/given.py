@@ -51,10 +51,14 @@ def paid_headers(headers: RawHeaders, receipt: Wire) -> RawHeaders:
     return [*kept, *problem.exposed(kept), *problem.raw_headers(receipt)]
 
 
-def unpaid_headers(headers: RawHeaders) -> RawHeaders:
-    """Those of an answer that refuses the call: nobody's for long, and readable by a page of any origin."""
-    kept = without_word_to_caches(headers)
-    return [*kept, (b"cache-control", b"no-store"), (b"payment-kept", b"true"), *problem.exposed(kept)]
+def unpaid_headers(headers: RawHeaders, *, kept: bool = True) -> RawHeaders:
+    """Those of an answer that refuses the call: nobody's for long, and readable by a page of any origin.
+
+    kept: whether its payment is, and has not gone back.
+    """
+    own = without_word_to_caches(headers)
+    told = [(b"payment-kept", b"true" if kept else b"false")]
+    return [*own, (b"cache-control", b"no-store"), *told, *problem.exposed(own)]
 
 
 def replayed_headers(answer: Answer, receipt: Wire) -> RawHeaders:

@@ -23,11 +23,12 @@ from farebox.catalog.routes import ANY_METHOD, Route, RouteTable
 from farebox.core.amount import Amount
 from farebox.core.errors import CallerError, MalformedRequest, MethodUnknown, Unavailable, UpstreamFailed
 from farebox.core.exchange import Quote, Wire
-from farebox.gate import Challenged, Free, Gate, Grant, Replay, Visit
+from farebox.gate import Challenged, Free, Gate, HeldCall, Replay, Visit
 from farebox.gate.events import CallRefused
 from farebox.http import problem
 from farebox.http.client import ClientPrefix
 from farebox.http.given import replayed_headers, without_word_to_caches
+from farebox.http.held import HeldCalls, Kept, to_nobody
 from farebox.http.manners import Manners
 from farebox.http.recorder import BrokenOff, Recorder
 from farebox.http.request import (
@@ -40,6 +41,7 @@ from farebox.http.request import (
     Receive,
     Scope,
     Send,
+    body_then,
     overrides_method,
     raw_path,
 )
@@ -88,6 +90,7 @@ class Paywall:
         )
         self._spools = Spools(self._manners.spool, most=max(self._manners.most_answer, self._manners.held_back))
         self._running: set[asyncio.Task[None]] = set()
+        self._held = HeldCalls(gate, self._run_held)
         self._turned_away = TurnedAway()
         self._replays: WeakKeyDictionary[Replay, RawHeaders] = WeakKeyDictionary()
 
@@ -161,22 +164,25 @@ class Paywall:
         decision = known or await self._gate.admit(self._visit(route, request, scope))
         match decision:
             case Challenged():
+                if decision.held:
+                    self._held.keep(decision.invoice, route, request, scope)
                 await self._ask(decision, scope, send, head=head)
             case Replay():
                 await self._replay(decision, send, head=head)
             case Free(free_call=call):
                 teller = _Teller(send, problem.free_headers(call, self._gate.now()))
                 try:
-                    await self._app(self._inner(scope, route, request, None), _body_then(request.body, receive), teller)
+                    await self._app(self._inner(scope, route, request, None), body_then(request.body, receive), teller)
                 except UpstreamFailed as failure:
                     if teller.started:
                         raise BrokenOff from failure
                     raise
-            case Grant():
+            case HeldCall():
+                self._held.forget(decision.hold.payment_hash)
                 recorder = self._recorder(decision, route, request, send, receive, head=head)
                 inner = self._inner(scope, route, request, decision)
                 # A task of its own: a caller who goes away cancels us in some servers, and must not cancel the call.
-                task = asyncio.ensure_future(recorder.run(self._app, inner, _body_then(request.body, None)))
+                task = asyncio.ensure_future(recorder.run(self._app, inner, body_then(request.body, None)))
                 self._running.add(task)
                 task.add_done_callback(self._ended)
                 try:
@@ -184,6 +190,13 @@ class Paywall:
                 except asyncio.CancelledError:
                     recorder.leave()
                     raise
+
+    async def _run_held(self, kept: Kept, granted: HeldCall) -> None:
+        """Run a call whose money the node holds; nobody listens, and its payer comes for the kept answer."""
+        recorder = self._recorder(granted, kept.route, kept.request, to_nobody, None, head=False)
+        recorder.leave()
+        inner = self._inner(kept.scope, kept.route, kept.request, granted)
+        await recorder.run(self._app, inner, body_then(kept.request.body, None))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A call is over; what became of it is told to its caller, who may have gone away."""
@@ -239,6 +252,7 @@ class Paywall:
             wire=request.wire if scope["method"] != "HEAD" or request.method == "GET" else Wire(),
             client=self._client(peer[0] if peer else None, scope["headers"]),
             rerun=_may_rerun(route, request),
+            on_success=route.on_success,
             probing=request.forced or scope["method"] == "HEAD" or (body_expected and not request.has_content),
         )
 
@@ -283,7 +297,7 @@ class Paywall:
         ]
         return {**scope, "headers": headers}
 
-    def _inner(self, scope: Scope, route: Route, request: PricedRequest, grant: Grant | None) -> Scope:
+    def _inner(self, scope: Scope, route: Route, request: PricedRequest, grant: HeldCall | None) -> Scope:
         """The scope as the app sees it: the request that was paid for, without its proof."""
         headers = [
             (name, value)
@@ -311,7 +325,14 @@ class Paywall:
         }
 
     def _recorder(
-        self, grant: Grant, route: Route, request: PricedRequest, send: Send, receive: Receive | None, *, head: bool
+        self,
+        grant: HeldCall,
+        route: Route,
+        request: PricedRequest,
+        send: Send,
+        receive: Receive | None,
+        *,
+        head: bool,
     ) -> Recorder:
         return Recorder(
             grant,
@@ -331,22 +352,6 @@ def _dearness(route: Route) -> int:
 
 def _may_rerun(route: Route, request: PricedRequest) -> bool:
     return route.rerun or request.method == "GET"
-
-
-def _body_then(body: bytes, receive: Receive | None) -> Receive:
-    """A receive that gives the body once, and then waits: the call is not told when its caller goes away."""
-    given = False
-
-    async def receive_body() -> Message:
-        nonlocal given
-        if not given:
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        if receive is not None:
-            return await receive()
-        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
-
-    return receive_body
 
 
 class _Teller:

@@ -29,6 +29,10 @@ _CORS: Final[RawHeaders] = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", _EXPOSED),
 ]
+_HELD: Final = (
+    " The payment is held until the call has succeeded, so it is under way for as long as the call takes; if the call "
+    "fails, it goes back to you."
+)
 PROBLEM_TYPE: Final = "urn:farebox:problem:"
 PAYMENT_REQUIRED: Final = "https://paymentauth.org/problems/payment-required"
 
@@ -106,6 +110,7 @@ def payment_required(challenged: Challenged, *, endpoint: str, free_calls: int, 
             f"again with one of: the header `X-Payment-Hash: {payment_hash}`; the query parameter "
             f"`payment_hash={payment_hash}` (both from the same address as this request); the header "
             "`Authorization: L402 <macaroon>:<preimage>`. A paid answer can be fetched again with the same proof."
+            + (_HELD if challenged.held else "")
         ),
         "amount_sats": sats,
         "amount_msat": quote.amount.msat,
@@ -118,6 +123,8 @@ def payment_required(challenged: Challenged, *, endpoint: str, free_calls: int, 
         "free_tier": free_calls,
         "pricing_url": "/pricing",
     }
+    if challenged.held:
+        body["settle"] = "on-success"
     wire = Wire(body=body) | challenged.wire
     headers = [
         ("content-type", "application/problem+json"),

@@ -24,9 +24,9 @@ from typing import Final
 
 import structlog
 
-from farebox.core.errors import CallerError, CallInProgress, Unavailable, UpstreamFailed
+from farebox.core.errors import CallerError, CallInProgress, PaymentReturned, Unavailable, UpstreamFailed
 from farebox.core.payment import Answer, Payment, PaymentState
-from farebox.gate import Grant
+from farebox.gate import HeldCall
 from farebox.http.flow import Flow
 from farebox.http.given import kept_headers, paid_headers, replayed_headers, unpaid_headers, writable
 from farebox.http.manners import Manners
@@ -66,7 +66,7 @@ class Recorder:
 
     def __init__(
         self,
-        grant: Grant,
+        grant: HeldCall,
         send: Send,
         *,
         head: bool,
@@ -99,6 +99,7 @@ class Recorder:
         self._caller_gone = False
         self._heard = False  # some of a stream's body was handed to the caller
         self._drained = 0
+        self._kept = True  # what was paid, when the call is refused
 
     async def run(self, app: AsgiApp, scope: Scope, receive: Receive) -> None:
         """Run the call to its end."""
@@ -178,6 +179,8 @@ class Recorder:
             attempt=self._grant.hold.attempt,
             caller_gone=self._caller_gone,
         )
+        if payment.state is PaymentState.EXPIRED:
+            failure = PaymentReturned(failure.detail, **failure.evidence)
         return failure.with_evidence(payment=_told(payment))
 
     # --- what the app sends -------------------------------------------------------------------------------------------
@@ -284,7 +287,7 @@ class Recorder:
             return
         body = b"".join(self._chunks)
         headers = [(name, value) for name, value in self._headers if name != b"content-length"]
-        headers = paid_headers(headers, self._grant.receipt) if mode is _Mode.HOLDING else unpaid_headers(headers)
+        headers = paid_headers(headers, self._grant.receipt) if mode is _Mode.HOLDING else self._refusing(headers)
         await self._deliver_whole(self._status, [*headers, (b"content-length", b"%d" % len(body))], body)
 
     async def _gives_all(self, flow: Flow) -> bool:
@@ -296,6 +299,7 @@ class Recorder:
         if self._mode is _Mode.REFUSING or (body is None and self._head):
             # A HEAD has delivered nothing of an answer that is too large to be kept for its GET.
             payment = await self._grant.release()
+            self._kept = payment.state is not PaymentState.EXPIRED
             log.info("not-charged", status=self._status, payment=payment.state.value)
             return
         kept = None if body is None else Answer(status=self._status, headers=kept_headers(self._headers), body=body)
@@ -307,6 +311,9 @@ class Recorder:
             bytes=self._size,
             caller_gone=self._caller_gone,
         )
+
+    def _refusing(self, headers: RawHeaders) -> RawHeaders:
+        return unpaid_headers(headers, kept=self._kept)
 
     async def _give_the_other(self) -> bool:
         """Give the answer of the call that took over; False when there is none yet."""
@@ -373,4 +380,10 @@ class Recorder:
 
 def _told(payment: Payment) -> str:
     """What became of the money, for the problem's `payment` member."""
-    return "kept as credit" if payment.state is PaymentState.CREDIT else "kept; show the same proof again"
+    match payment.state:
+        case PaymentState.CREDIT:
+            return "kept as credit"
+        case PaymentState.EXPIRED:
+            return "given back; ask anew"
+        case _:
+            return "kept; show the same proof again"

@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -305,3 +306,19 @@ async def read_body(headers: RawHeaders, receive: Receive, most: int) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks) if len(chunks) > 1 else chunk
+
+
+def body_then(body: bytes, receive: Receive | None) -> Receive:
+    """A receive that gives the body once, and then waits: the call is not told when its caller goes away."""
+    given = False
+
+    async def receive_body() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        if receive is not None:
+            return await receive()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    return receive_body

@@ -22,6 +22,7 @@ from farebox.core.ports import Clock
 from farebox.core.secret import Keys
 from farebox.stores import moves
 from farebox.stores.engine import Engine, Operation, rows_of, span_in_ms
+from farebox.stores.escrows import EscrowStore
 from farebox.stores.free_calls import FreeLimits, take_free_call
 from farebox.stores.names import Names, capturing, claiming
 from farebox.stores.places import open_engine
@@ -64,7 +65,7 @@ def open_ledger(
     return SqlLedger(engine, keep_answers=keep_answers, sealer=Sealer(keys))
 
 
-class SqlLedger(SettlementStore, RefundStore):
+class SqlLedger(SettlementStore, EscrowStore, RefundStore):
     """A core.ports.Ledger on an engine; see there for what each method promises."""
 
     def __init__(self, engine: Engine, *, keep_answers: timedelta, sealer: Sealer | None = None) -> None:
@@ -80,14 +81,19 @@ class SqlLedger(SettlementStore, RefundStore):
     # --- opening and looking ------------------------------------------------------------------------------------------
 
     async def open_payment(
-        self, payment: Payment, *, most_unpaid: int | None = None, most_unpaid_of_subnet: int | None = None
+        self,
+        payment: Payment,
+        *,
+        most_unpaid: int | None = None,
+        most_unpaid_of_subnet: int | None = None,
+        seed: bytes | None = None,
     ) -> bool:
-        """Remember a new invoice; durable before the 402 leaves.
+        """Remember a new invoice; durable before the 402 leaves. With a seed it is held in escrow.
 
         False, with nothing done, when its client has as many unpaid ones already, or the /48 around it.
         """
         return await self.engine.write(
-            lambda now_ms: moves.open_payment(payment, most_unpaid, most_unpaid_of_subnet, now_ms),
+            lambda now_ms: moves.open_payment(payment, most_unpaid, most_unpaid_of_subnet, now_ms, seed),
             about=payment.client.encode(),
         )
 
@@ -175,7 +181,7 @@ class SqlLedger(SettlementStore, RefundStore):
         False, with nothing done, when the hold is no longer ours. `None` for an answer too large to be kept.
         name: as for `hold`.
         """
-        kept = None if answer is None else row_of_answer(answer, hold, self._sealer)
+        kept = None if answer is None else row_of_answer(answer, hold.payment_hash, hold.epoch, self._sealer)
         with self._names.name(capturing(hold), name) as own:
             return await self.engine.write(
                 lambda now_ms: moves.capture(hold, kept, own, now_ms), about=hold.payment_hash, tells=True

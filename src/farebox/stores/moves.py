@@ -20,11 +20,13 @@ from typing import Final, Literal
 from farebox.core.amount import Amount
 from farebox.core.errors import StoreUnavailable
 from farebox.core.payment import Balance, DrawState, Hold, Payment, PaymentState
-from farebox.stores.engine import Operation, from_ms, span_in_ms
+from farebox.stores.engine import Operation, from_ms, in_ms, span_in_ms
 from farebox.stores.rows import payment_of, row_of
 from farebox.stores.statements import statements
 
 SQL: Final = statements("ledger")
+
+NOBODY_CAME: Final = timedelta(seconds=30)  # after the end of its invoice, what is held goes back
 
 Account = Literal["received", "held", "earned", "credit", "refunded"]
 
@@ -48,10 +50,12 @@ def find(payment_hash: bytes) -> Operation[Payment | None]:
     return payment_of(rows[0]) if rows else None
 
 
-def open_payment(payment: Payment, most: int | None, most_of_subnet: int | None, now_ms: int) -> Operation[bool]:
+def open_payment(
+    payment: Payment, most: int | None, most_of_subnet: int | None, now_ms: int, seed: bytes | None = None
+) -> Operation[bool]:
     """Remember a new invoice; False, with nothing done, when its client or the network around it has as many unpaid.
 
-    Raises StoreUnavailable when its hash is another one's.
+    seed: of one that is held in escrow. Raises StoreUnavailable when its hash is another one's.
     """
     new = row_of(payment)
     if most is not None or most_of_subnet is not None:
@@ -60,6 +64,10 @@ def open_payment(payment: Payment, most: int | None, most_of_subnet: int | None,
             return False
     if not (yield SQL["open_payment"], new):
         raise StoreUnavailable("The node made two invoices with one payment hash.")
+    if seed is not None:
+        until_ms = in_ms(payment.expires_at + NOBODY_CAME)
+        escrow = {"payment_hash": payment.payment_hash, "seed": seed, "lease_until_ms": until_ms}
+        yield SQL["open_escrow"], escrow
     return True
 
 

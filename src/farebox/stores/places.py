@@ -7,13 +7,18 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from farebox.core.errors import ConfigError
+from farebox.core.escrow import ESCROW_MOVES
 from farebox.core.payment import DRAW_MOVES, PAYMENT_MOVES
 from farebox.core.ports import Clock
 from farebox.stores.engine import Engine, edges, utc_now
 from farebox.stores.sqlite import SqliteEngine, open_file
 
 ROOM: Final = "ledger"
-MACHINES: Final = {"payment_moves": edges(PAYMENT_MOVES), "draw_moves": edges(DRAW_MOVES)}
+MACHINES: Final = {
+    "payment_moves": edges(PAYMENT_MOVES),
+    "draw_moves": edges(DRAW_MOVES),
+    "escrow_moves": edges(ESCROW_MOVES),
+}
 _MEMORY: Final = ":memory:"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from farebox.core.amount import Amount
 from farebox.core.client_prefix import subnet_of
-from farebox.core.payment import Answer, Hold, Payment, PaymentState
+from farebox.core.payment import Answer, Payment, PaymentState
 from farebox.stores.engine import Row, from_ms, in_ms
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def answer_of(row: Row, payment_hash: bytes, sealer: Sealer | None) -> Answer | 
     return Answer(status=status, headers=tuple((name, value) for name, value in json.loads(headers_json)), body=body)
 
 
-def row_of_answer(answer: Answer, hold: Hold, sealer: Sealer | None) -> Mapping[str, object]:
+def row_of_answer(answer: Answer, payment_hash: bytes, epoch: int, sealer: Sealer | None) -> Mapping[str, object]:
     """The answer's own parameters of `keep_answer`."""
     if sealer is not None:
-        sealed = sealer.seal(answer, payment_hash=hold.payment_hash, epoch=hold.epoch)
+        sealed = sealer.seal(answer, payment_hash=payment_hash, epoch=epoch)
         return {"status": answer.status, "headers_json": "", "body": sealed}
     return {"status": answer.status, "headers_json": json.dumps(answer.headers), "body": answer.body}

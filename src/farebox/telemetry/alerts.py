@@ -29,7 +29,7 @@ MOST_CREDITS: Final = 10
 CREDITS_WITHIN: Final = timedelta(hours=1)
 AGAIN: Final = timedelta(minutes=10)
 
-_NODE_STEPS: Final = (Step.CREATE_INVOICE, Step.LOOKUP_INVOICE)
+_NODE_STEPS: Final = (Step.CREATE_INVOICE, Step.LOOKUP_INVOICE, Step.MOVE_INVOICE)
 _CANCELLED: Final = "cancelled"
 
 

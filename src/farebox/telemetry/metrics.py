@@ -39,7 +39,7 @@ Metric = TypeVar("Metric", Counter, Histogram)
 MOST_RESOURCES: Final = 500
 OTHER: Final = "other"
 
-_NODE_STEPS: Final = (Step.CREATE_INVOICE, Step.LOOKUP_INVOICE)
+_NODE_STEPS: Final = (Step.CREATE_INVOICE, Step.LOOKUP_INVOICE, Step.MOVE_INVOICE)
 _NODE_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 4, 5)  # the node may take 5 s by default
 _LEDGER_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _CALL_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

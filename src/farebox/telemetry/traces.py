@@ -101,7 +101,7 @@ class Traces:
     def _begin(self, began: Began) -> None:
         if began.resource:
             _name_serving(began.resource)
-        asks_node = began.step in (Step.CREATE_INVOICE, Step.LOOKUP_INVOICE)
+        asks_node = began.step in (Step.CREATE_INVOICE, Step.LOOKUP_INVOICE, Step.MOVE_INVOICE)
         span = self._tracer.start_span(began.step.value, kind=SpanKind.CLIENT if asks_node else SpanKind.INTERNAL)
         _open.set((*_open.get(), (span, context.attach(trace.set_span_in_context(span)))))
 

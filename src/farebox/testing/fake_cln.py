@@ -162,9 +162,7 @@ class FakeCln:
             if payment_hash in self._preimages:
                 raise _Refusal(_PREIMAGE_USED, "preimage already used")
             self._preimages[payment_hash] = preimage
-            invoice = node.create_hold_invoice(
-                amount, payment_hash=payment_hash, description=description, expires_in=expires_in
-            )
+            invoice = node.issue_held(amount, payment_hash=payment_hash, description=description, expires_in=expires_in)
         else:
             invoice = node.issue(amount, description=description, expires_in=expires_in)
         self._labels[node.role, label] = invoice.payment_hash

@@ -190,7 +190,7 @@ class FakeNwc:
         return self._incoming(invoice)
 
     def _make_hold_invoice(self, params: Mapping[str, Json]) -> Json:
-        invoice = self.node.create_hold_invoice(
+        invoice = self.node.issue_held(
             self._amount(params),
             payment_hash=bytes.fromhex(str(params["payment_hash"])),
             description=str(params.get("description", "")),

@@ -15,6 +15,7 @@ from farebox.testing.ledger_admission import LedgerAdmission
 from farebox.testing.ledger_answers import LedgerAnswers
 from farebox.testing.ledger_books import LedgerBooks
 from farebox.testing.ledger_claims import LedgerClaims
+from farebox.testing.ledger_escrows import LedgerEscrows
 from farebox.testing.ledger_free_calls import LedgerFreeCalls
 from farebox.testing.ledger_moves import LedgerMoves
 from farebox.testing.ledger_neighbours import LedgerNeighbours
@@ -34,6 +35,7 @@ class LedgerSuite(
     LedgerFreeCalls,
     LedgerAdmission,
     LedgerSettlements,
+    LedgerEscrows,
     LedgerRefunds,
     LedgerUpkeep,
     LedgerSeals,

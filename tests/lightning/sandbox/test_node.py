@@ -47,9 +47,7 @@ def issue(sandbox: Sandbox, amount: Amount = PRICE) -> Invoice:
 
 
 def issue_hold(sandbox: Sandbox) -> Invoice:
-    return sandbox.seller.create_hold_invoice(
-        PRICE, payment_hash=HOLD_HASH, description="a test", expires_in=TEN_MINUTES
-    )
+    return sandbox.seller.issue_held(PRICE, payment_hash=HOLD_HASH, description="a test", expires_in=TEN_MINUTES)
 
 
 def pay(sandbox: Sandbox, invoice: Invoice) -> PayOutcome:
@@ -97,7 +95,7 @@ def test_an_invoice_is_known_to_its_payee_only(sandbox: Sandbox) -> None:
 def test_an_invoice_that_only_borrows_the_payment_hash_is_refused(sandbox: Sandbox) -> None:
     foreign = Sandbox.open(None)
     try:
-        stolen = foreign.seller.create_hold_invoice(
+        stolen = foreign.seller.issue_held(
             PRICE, payment_hash=issue(sandbox).payment_hash, description="a test", expires_in=TEN_MINUTES
         )
     finally:

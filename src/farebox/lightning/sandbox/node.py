@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
@@ -35,7 +35,9 @@ from farebox.lightning.sandbox.book import REJECTED, Book
 from farebox.lightning.sandbox.transfer import Transfer, TransferState
 from farebox.lightning.sandbox.trouble import Script, Trouble
 
-CAPABILITIES: Final = frozenset({Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT, Capability.STREAM})
+CAPABILITIES: Final = frozenset(
+    {Capability.FEE_LIMIT, Capability.HOLD, Capability.LOOKUP, Capability.MSAT, Capability.STREAM}
+)
 _MOST_REMEMBERED: Final = 8192
 _MOST_SETTLEMENTS: Final = 500
 _NAME_DIGITS: Final = 16
@@ -85,6 +87,23 @@ class SandboxNode:
         yield from ()
         self._check_reachable()
         return self.issue(amount, description=description, expires_in=expires_in)
+
+    def create_hold_invoice(
+        self, amount: Amount, *, payment_hash: bytes, description: str, expires_in: timedelta
+    ) -> Conversation[Invoice]:
+        """An invoice that is held when it is paid. Raises NodeUnavailable."""
+        yield from ()
+        self._check_reachable()
+        return self.issue_held(amount, payment_hash=payment_hash, description=description, expires_in=expires_in)
+
+    def settle_invoice(self, preimage: Secret[bytes]) -> Conversation[InvoiceStatus]:
+        """Take what is held; where it then stands. Raises NodeUnavailable."""
+        payment_hash = hashlib.sha256(preimage.reveal()).digest()
+        return (yield from self._moved(payment_hash, lambda: self.settle(preimage)))
+
+    def cancel_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
+        """Give back what is held, or let nobody pay; where it then stands. Raises NodeUnavailable."""
+        return (yield from self._moved(payment_hash, lambda: self.cancel(payment_hash)))
 
     def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
         """Where an invoice stands. Raises NodeUnavailable."""
@@ -153,9 +172,7 @@ class SandboxNode:
         payment_hash = hashlib.sha256(self._derive("preimage", payment_secret)).digest()
         return self._sign(amount, payment_hash, payment_secret, description, expires_in)
 
-    def create_hold_invoice(
-        self, amount: Amount, *, payment_hash: bytes, description: str, expires_in: timedelta
-    ) -> Invoice:
+    def issue_held(self, amount: Amount, *, payment_hash: bytes, description: str, expires_in: timedelta) -> Invoice:
         """An invoice that is held when paid, until `settle` shows the preimage or `cancel` gives the money back."""
         invoice = self._sign(amount, payment_hash, secrets.token_bytes(_SECRET_BYTES), description, expires_in)
         self._book.remember_invoice(payment_hash, payee=self.role, text=invoice.text)
@@ -260,6 +277,15 @@ class SandboxNode:
         name, _, number = cursor.partition(":")
         ours = name == self.public_key.hex()[:_NAME_DIGITS] and number.isdecimal()
         return int(number) if ours else 0
+
+    def _moved(self, payment_hash: bytes, move: Callable[[], bool]) -> Conversation[InvoiceStatus]:
+        yield from ()
+        self._check_reachable()
+        try:
+            move()
+            return self.invoice_status(payment_hash)
+        except sqlite3.Error:
+            raise NodeUnavailable("the sandbox file can't be written") from None
 
     def _check_reachable(self) -> None:
         if not self.reachable:

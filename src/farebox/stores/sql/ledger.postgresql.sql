@@ -32,6 +32,9 @@ WHERE payments.payment_hash = asked.payment_hash
     AND payments.digest = asked.digest
     AND (payments.lease_until_ms IS NULL OR (asked.rerun AND payments.lease_until_ms <= asked.now_ms))
     AND attempts < asked.most_attempts
+    AND NOT EXISTS (
+        SELECT 1 FROM escrows WHERE escrows.payment_id = payments.payment_id AND escrows.state IN ('running', 'ready')
+    )
 RETURNING asked.place, payment_id, epoch, attempts, price_msat, received_msat;
 
 -- name: claim_proven
@@ -60,6 +63,9 @@ WHERE payments.payment_hash = asked.payment_hash
     AND payments.digest = asked.digest
     AND (payments.lease_until_ms IS NULL OR (asked.rerun AND payments.lease_until_ms <= asked.now_ms))
     AND attempts < asked.most_attempts
+    AND NOT EXISTS (
+        SELECT 1 FROM escrows WHERE escrows.payment_id = payments.payment_id AND escrows.state IN ('running', 'ready')
+    )
 RETURNING asked.place, payment_id, epoch, attempts, price_msat, received_msat;
 
 -- name: hold_draw
@@ -141,7 +147,9 @@ DELETE FROM payments
 WHERE payment_id = ANY (ARRAY(
     SELECT payment_id
     FROM payments
-    WHERE state = 'expired' AND expires_at_ms < :before_ms
+    WHERE state = 'expired'
+        AND expires_at_ms < :before_ms
+        AND NOT EXISTS (SELECT 1 FROM escrows WHERE escrows.payment_id = payments.payment_id)
     ORDER BY expires_at_ms
     LIMIT :most
     FOR UPDATE SKIP LOCKED

@@ -101,12 +101,14 @@ RETURNING payment_id;
 
 -- name: forget_unpaid
 -- Only what expired, was never paid and is long past its time; so many at a time, the oldest first. What was ever paid is
--- in another state (a check of the table), and has entries that refer to it.
+-- in another state (a check of the table), and has entries that refer to it. The node may still hold what is in escrow.
 DELETE FROM payments
 WHERE payment_id IN (
     SELECT payment_id
     FROM payments
-    WHERE state = 'expired' AND expires_at_ms < :before_ms
+    WHERE state = 'expired'
+        AND expires_at_ms < :before_ms
+        AND NOT EXISTS (SELECT 1 FROM escrows WHERE escrows.payment_id = payments.payment_id)
     ORDER BY expires_at_ms
     LIMIT :most
 )
@@ -114,8 +116,8 @@ RETURNING payment_id;
 
 -- name: claim
 -- Funded (so a price is left: a check of the table), for this request, nobody else's live hold, and attempts to spare: of
--- any number of callers at once exactly one finds it so. A hold that lapsed may have been a call that ran, so it is taken over only where that
--- may run again.
+-- any number of callers at once exactly one finds it so. A hold that lapsed may have been a call that ran, so it is taken
+-- over only where that may run again. What an escrow has bought runs, or has its answer already.
 UPDATE payments
 SET held_msat = price_msat, lease_until_ms = :lease_until_ms, attempts = attempts + 1, epoch = epoch + 1
 WHERE payment_hash = :payment_hash
@@ -123,6 +125,9 @@ WHERE payment_hash = :payment_hash
     AND digest = :digest
     AND (lease_until_ms IS NULL OR (:rerun AND lease_until_ms <= :now_ms))
     AND attempts < :most_attempts
+    AND NOT EXISTS (
+        SELECT 1 FROM escrows WHERE escrows.payment_id = payments.payment_id AND escrows.state IN ('running', 'ready')
+    )
 RETURNING payment_id, epoch, attempts, price_msat, received_msat;
 
 -- name: claim_proven
@@ -148,6 +153,9 @@ WHERE payment_hash = :payment_hash
     AND digest = :digest
     AND (lease_until_ms IS NULL OR (:rerun AND lease_until_ms <= :now_ms))
     AND attempts < :most_attempts
+    AND NOT EXISTS (
+        SELECT 1 FROM escrows WHERE escrows.payment_id = payments.payment_id AND escrows.state IN ('running', 'ready')
+    )
 RETURNING payment_id, epoch, attempts, price_msat, received_msat;
 
 -- name: give_up_exhausted
@@ -367,6 +375,91 @@ LEFT JOIN payments ON payments.payment_hash = strays.payment_hash
 WHERE payments.payment_hash IS NULL OR payments.received_msat < strays.received_msat
 ORDER BY strays.seen_at_ms DESC, strays.payment_hash
 LIMIT :most;
+
+-- name: open_escrow
+-- Its invoice was opened in this very transaction; saying it again changes nothing.
+INSERT INTO escrows (payment_id, state, seed, lease_until_ms)
+SELECT payment_id, 'waiting', :seed, :lease_until_ms
+FROM payments
+WHERE payment_hash = :payment_hash
+ON CONFLICT (payment_id) DO NOTHING;
+
+-- name: begin_escrow
+-- Waiting, unpaid by the books, and for this request: of any number of callers at once exactly one finds it so.
+UPDATE escrows
+SET state = 'running', lease_until_ms = :lease_until_ms
+WHERE state = 'waiting'
+    AND payment_id = (
+        SELECT payment_id
+        FROM payments
+        WHERE payment_hash = :payment_hash AND digest = :digest AND state IN ('open', 'expired')
+    )
+RETURNING state, seed;
+
+-- name: find_escrow
+-- No guard: a row is what it is.
+SELECT escrows.state
+FROM escrows
+JOIN payments ON payments.payment_id = escrows.payment_id
+WHERE payments.payment_hash = :payment_hash;
+
+-- name: renew_escrow
+-- Still running.
+UPDATE escrows
+SET lease_until_ms = :lease_until_ms
+WHERE state = 'running' AND payment_id = (SELECT payment_id FROM payments WHERE payment_hash = :payment_hash)
+RETURNING payment_id;
+
+-- name: keep_escrowed
+-- Still running: nobody has begun to give the money back.
+UPDATE escrows
+SET
+    state = 'ready',
+    status = :status,
+    headers_json = :headers_json,
+    body = :body,
+    lease_until_ms = :lease_until_ms
+WHERE state = 'running' AND payment_id = (SELECT payment_id FROM payments WHERE payment_hash = :payment_hash)
+RETURNING payment_id;
+
+-- name: return_escrow
+-- Still running, so it has no answer.
+UPDATE escrows
+SET state = 'returning', lease_until_ms = :lease_until_ms
+WHERE state = 'running' AND payment_id = (SELECT payment_id FROM payments WHERE payment_hash = :payment_hash)
+RETURNING payment_id;
+
+-- name: due_escrows
+-- No guard: it only proposes; taking one has its own guard.
+SELECT payments.payment_hash, escrows.payment_id
+FROM escrows
+JOIN payments ON payments.payment_id = escrows.payment_id
+WHERE escrows.lease_until_ms <= :now_ms
+ORDER BY escrows.lease_until_ms
+LIMIT :most;
+
+-- name: take_escrow
+-- Nobody has taken it since, and no call has extended its lease. One that has its answer is never given back.
+UPDATE escrows
+SET
+    state = CASE WHEN state = 'ready' THEN 'ready' ELSE 'returning' END,
+    lease_until_ms = :lease_until_ms
+WHERE payment_id = :payment_id AND lease_until_ms <= :now_ms
+RETURNING state, seed;
+
+-- name: expire_escrowed
+-- Only what is unpaid by the books; its invoice can't be paid any more.
+UPDATE payments
+SET state = 'expired'
+WHERE payment_id = :payment_id AND state = 'open'
+RETURNING payment_id;
+
+-- name: end_escrow
+-- The node has been told what to do, and has said that it is done; so only where there was something to be done.
+DELETE FROM escrows
+WHERE state IN ('ready', 'returning')
+    AND payment_id = (SELECT payment_id FROM payments WHERE payment_hash = :payment_hash)
+RETURNING payment_id, state, status, headers_json, body;
 
 -- name: credits
 -- Whoever is owed something: whole payments first, then what was left over; oldest first.

@@ -166,10 +166,12 @@ class Writer:
 
     It answers with a text of constant length, as JSON, or at `/stream` as a stream of events.
     takes_s: how long that takes, on average. held: for as long as this is so, it does not answer.
+    failing: it answers 500.
     """
 
     takes_s: float = 0.0
     held: bool = False
+    failing: bool = False
     runs: dict[str, list[str]] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,6 +183,10 @@ class Writer:
             await asyncio.sleep(random.uniform(0, 2 * self.takes_s))
         while self.held:
             await asyncio.sleep(0.005)
+        if self.failing:
+            await send({"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
         if scope["path"] == "/stream":
             await _send_events(send, written)
             return

@@ -9,7 +9,7 @@ Rules
 from __future__ import annotations
 
 import re
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, Self, cast
 
 from farebox.core.errors import WalletError
 from farebox.core.ports import Receiver, Wallet
@@ -30,6 +30,25 @@ class Backend(Protocol):
     @classmethod
     def open_wallet(cls, url: str) -> Wallet:
         """The wallet of this URL, to pay; nothing is asked of it yet. Raises WalletError."""
+
+
+class TwoPorts:
+    """What a Backend inherits whose one class can be paid and can pay: it is opened in the same way for either."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """The node or wallet of this URL; nothing is asked of it yet. Raises WalletError."""
+        raise NotImplementedError
+
+    @classmethod
+    def open_receiver(cls, url: str) -> Self:
+        """The node or wallet, to be paid. Raises WalletError."""
+        return cls.from_url(url)
+
+    @classmethod
+    def open_wallet(cls, url: str) -> Self:
+        """The node or wallet, to pay. Raises WalletError."""
+        return cls.from_url(url)
 
 
 def open_receiver(url: str) -> Receiver:

@@ -13,15 +13,13 @@ Rules
 
 from __future__ import annotations
 
-import json
-import re
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final, Self
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import Invoice, Network, decode, fitting
-from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
+from farebox.core.bolt11 import Invoice, Network, fitting
+from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
     Capabilities,
@@ -38,19 +36,34 @@ from farebox.core.ports import (
 )
 from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements
-from farebox.lightning.reply import Told, count, hash_of, preimage_of, read_object, sats, text
+from farebox.lightning.api import ANSWER_WITHIN, PAY_WITHIN, Api
+from farebox.lightning.backend import TwoPorts
+from farebox.lightning.invoice import read_made, whole_sats
+from farebox.lightning.outcome import in_flight, is_unsent, never_heard, no_proof
+from farebox.lightning.reply import (
+    Told,
+    count,
+    fault_of,
+    hash_of,
+    member,
+    network_of,
+    objects,
+    one_line,
+    preimage_of,
+    read_object,
+    read_reply,
+    sats,
+    text,
+    whole,
+)
 from farebox.lightning.url import read_url
 
 CAPABILITIES: Final = frozenset({Capability.LOOKUP, Capability.STREAM})
 _FORM: Final = "blink+https://api.blink.sv?key=KEY[&wallet=ID]"
-_KEY: Final = re.compile(r"[!-~]+")
-_NETWORKS: Final = MappingProxyType({each.value: each for each in Network})
 _STATES: Final = MappingProxyType({"PENDING": InvoiceState.OPEN, "EXPIRED": InvoiceState.CANCELLED})
 _MINUTE, _MOST_MINUTES = timedelta(minutes=1), 24 * 60
-_ANSWER_WITHIN, _PAY_WITHIN = timedelta(seconds=10), timedelta(seconds=90)
-_READ_AGAIN_S, _MOST_DIGITS, _MOST_REASON = 60, 19, 200
+_READ_AGAIN_S, _MOST_DIGITS = 60, 19
 _OK, _BAD_REQUEST, _UNAUTHORIZED = 200, 400, 401
-_NO_PROOF: Final = "Blink says that it paid and does not prove it"
 _REFUSED: Final = "Blink refuses the key, or it lacks a scope: READ and RECEIVE to be paid, READ and WRITE to pay"
 
 _SENT: Final = (
@@ -88,7 +101,7 @@ _RECEIVED: Final = (
 )
 
 
-class Blink:
+class Blink(TwoPorts):
     """A bitcoin wallet at Blink as Receiver and as Wallet.
 
     Make one with `Blink.from_url("blink+https://api.blink.sv?key=blink_…")`. With a key of the scopes READ and RECEIVE
@@ -98,8 +111,8 @@ class Blink:
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, *, base_url: str, key: Secret[str], wallet: str | None = None) -> None:
-        self._base_url = base_url
-        self._headers = Secret(f"x-api-key: {key.reveal()}\ncontent-type: application/json")
+        headers = Secret(f"x-api-key: {key.reveal()}\ncontent-type: application/json")
+        self._api = Api(base_url=base_url, headers=headers)
         self._asked_for = wallet
         self._wallet: str | None = None
         self._network: Network | None = None
@@ -111,24 +124,12 @@ class Blink:
         Raises WalletError.
         """
         read = read_url(url, _FORM, {"blink+https": "https"}, "key!", "wallet")
-        if read.password is not None or not _KEY.fullmatch(read.given["key"]):
-            raise WalletError(f"it has a password, or characters that no key has; it is written as {_FORM}")
-        return cls(base_url=read.base_url, key=Secret(read.given["key"]), wallet=read.given.get("wallet") or None)
-
-    @classmethod
-    def open_receiver(cls, url: str) -> Self:
-        """The wallet, to be paid. Raises WalletError."""
-        return cls.from_url(url)
-
-    @classmethod
-    def open_wallet(cls, url: str) -> Self:
-        """The wallet, to pay. Raises WalletError."""
-        return cls.from_url(url)
+        return cls(base_url=read.base_url, key=read.key(_FORM), wallet=read.given.get("wallet") or None)
 
     @property
     def name(self) -> str:
         """`blink at api.blink.sv`."""
-        return f"blink at {self._base_url.partition('://')[2]}"
+        return f"blink at {self._api.place}"
 
     @property
     def network(self) -> Network | None:
@@ -147,35 +148,25 @@ class Blink:
 
         Raises WalletError for a fraction of a satoshi and for nothing, with nothing sent; NodeUnavailable.
         """
-        try:
-            whole_sats = amount.in_sats_exact()
-        except MalformedAmount:
-            raise WalletError(f"Blink can't ask for {amount}: it knows whole satoshis only") from None
-        if not whole_sats:
-            raise WalletError("Blink can't ask for nothing: an invoice needs an amount")
+        sats_asked = whole_sats(amount, by="Blink")
         yield from self._need_wallet()
         asked: dict[str, Json] = {
             "walletId": self._wallet,
-            "amount": whole_sats,
+            "amount": sats_asked,
             "memo": fitting(description),
             "expiresIn": min(max(expires_in // _MINUTE, 1), _MOST_MINUTES),
         }
         reply = yield self._call(_CREATE, input=asked)
-        made = _path(payload := _path(_data(reply), "lnInvoiceCreate"), "invoice")
-        try:
-            invoice = decode(text(made, "paymentRequest") or "")
-        except MalformedInvoice:
-            raise NodeUnavailable(_why(payload) or _complaint(reply)) from None
-        expected = (amount, self._network, hash_of(made, "paymentHash"))
-        if (invoice.amount, invoice.network, invoice.payment_hash) != expected:
-            raise NodeUnavailable("Blink made another invoice than it was asked for")
-        return invoice
+        made = member(payload := member(_data(reply), "lnInvoiceCreate"), "invoice")
+        if text(made, "paymentRequest") is None:
+            raise NodeUnavailable(_why(payload) or _complaint(reply))
+        return read_made(made, "paymentRequest", amount, network=self._network, by="Blink", payment_hash="paymentHash")
 
     def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
         """What Blink says of one of the wallet's invoices: its `paymentStatus`. Raises NodeUnavailable."""
         yield from self._need_wallet()
         reply = yield self._call(_INVOICE, wallet=self._wallet, hash=payment_hash.hex())
-        told = _path(_data(reply), *_AT, "invoiceByPaymentHash")
+        told = member(_data(reply), *_AT, "invoiceByPaymentHash")
         if not told and _codes(reply, at="invoiceByPaymentHash") & {"LIGHTNING_PAYMENT_ERROR", "NOT_FOUND"}:
             return InvoiceStatus(state=InvoiceState.UNKNOWN)
         if hash_of(told, "paymentHash") != payment_hash:
@@ -190,7 +181,7 @@ class Blink:
     def spends(self) -> Conversation[bool | None]:
         """Whether the key has the scope WRITE; None when Blink does not say."""
         reply = yield self._call(_SCOPES)
-        scopes = _path(_data(reply), "authorization").get("scopes")
+        scopes = member(_data(reply), "authorization").get("scopes")
         if reply.status == _UNAUTHORIZED:
             return False
         return "WRITE" in scopes if isinstance(scopes, list) else None
@@ -207,13 +198,13 @@ class Blink:
         received, sent = dict[bytes, Settlement](), set[bytes]()
         while True:
             reply = yield self._call(_RECEIVED, wallet=self._wallet, after=after)
-            page = _path(_data(reply), *_AT, "transactions")
+            page = member(_data(reply), *_AT, "transactions")
             edges, oldest = page.get("edges"), since
             if not isinstance(edges, list):
                 raise NodeUnavailable(_complaint(reply))
             for edge in edges:
-                node = _path(edge, "node") if isinstance(edge, dict) else {}
-                created, payment_hash = count(node, "createdAt"), hash_of(_path(node, "initiationVia"), "paymentHash")
+                node = member(edge, "node") if isinstance(edge, dict) else {}
+                created, payment_hash = count(node, "createdAt"), hash_of(member(node, "initiationVia"), "paymentHash")
                 if created is None:
                     raise NodeUnavailable("Blink's transactions can't be read")
                 newest, oldest = max(newest, created), created
@@ -224,7 +215,7 @@ class Blink:
                     sent.add(payment_hash)
                 elif text(node, "direction") == "RECEIVE" and text(node, "status") == "SUCCESS" and amount is not None:
                     received[payment_hash] = Settlement(payment_hash=payment_hash, received=amount)
-            more, following = _path(page, "pageInfo"), text(_path(page, "pageInfo"), "endCursor")
+            more, following = member(page, "pageInfo"), text(member(page, "pageInfo"), "endCursor")
             ended = more.get("hasNextPage") is not True or following in (None, after)
             if not edges or ended or oldest < since - _READ_AGAIN_S:
                 settled = tuple(each for each in received.values() if each.payment_hash not in sent)
@@ -245,10 +236,10 @@ class Blink:
         if invoice.network != self._network:
             return Failed(reason=f"the invoice is for {invoice.network}, the wallet is on {self._network}")
         asked: dict[str, Json] = {"walletId": self._wallet, "paymentRequest": invoice.text}
-        reply = yield self._call(_PAY, within=_PAY_WITHIN, input=asked)
-        if (reply.status == 0 and not reply.sent) or reply.status == _UNAUTHORIZED:
+        reply = yield self._call(_PAY, within=PAY_WITHIN, input=asked)
+        if is_unsent(reply) or reply.status == _UNAUTHORIZED:
             return Failed(reason=_complaint(reply))
-        payload = _path(_data(reply), "lnInvoicePaymentSend")
+        payload = member(_data(reply), "lnInvoicePaymentSend")
         status, reason = text(payload, "status"), _why(payload)
         if status is None and reason is None:
             refused = reply.status in (_OK, _BAD_REQUEST) and "NOT_AUTHORIZED" in _codes(reply)
@@ -258,7 +249,7 @@ class Blink:
             return found
         match status:
             case "SUCCESS":
-                return _outcome([_path(payload, "transaction")], invoice.payment_hash, otherwise=_NO_PROOF)
+                return _outcome([member(payload, "transaction")], invoice.payment_hash, otherwise=no_proof("Blink"))
             case "FAILURE" | None:
                 reason = reason or "Blink says that the payment failed"
                 if isinstance(found, Failed) or not found.known:
@@ -289,10 +280,8 @@ class Blink:
         if (untold := (yield from self._learn_wallet())) is not None:
             return Unresolved(reason=untold)
         reply = yield self._call(_PAYMENTS, wallet=self._wallet, hash=payment_hash.hex())
-        listed = _path(_data(reply), *_AT).get("transactionsByPaymentHash")
-        if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-            return Unresolved(reason=_complaint(reply))
-        return _outcome([each for each in listed if isinstance(each, dict)], payment_hash)
+        listed = objects(member(_data(reply), *_AT), "transactionsByPaymentHash")
+        return Unresolved(reason=_complaint(reply)) if listed is None else _outcome(listed, payment_hash)
 
     def _need_wallet(self) -> Conversation[None]:
         if (untold := (yield from self._learn_wallet())) is not None:
@@ -311,8 +300,8 @@ class Blink:
 
     def _read_wallet(self, data: Told) -> Told | None:
         """The wallet in bitcoin that the URL names, or the first."""
-        self._network = _NETWORKS.get(text(_path(data, "globals"), "network") or "") or self._network
-        wallets = _path(data, "me", "defaultAccount").get("wallets")
+        self._network = network_of(member(data, "globals"), "network") or self._network
+        wallets = member(data, "me", "defaultAccount").get("wallets")
         for each in wallets if isinstance(wallets, list) else []:
             told = each if isinstance(each, dict) else {}
             wanted = text(told, "id") is not None and self._asked_for in (None, text(told, "id"))
@@ -320,54 +309,37 @@ class Blink:
                 return told
         return None
 
-    def _call(self, query: str, *, within: timedelta = _ANSWER_WITHIN, **variables: Json) -> HttpCall:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        return HttpCall(
-            method="POST", url=f"{self._base_url}/graphql", headers=self._headers, body=body, timeout=within
-        )
+    def _call(self, query: str, *, within: timedelta = ANSWER_WITHIN, **variables: Json) -> HttpCall:
+        return self._api.call("POST", "/graphql", {"query": query, "variables": variables}, within=within)
 
 
 def _outcome(transactions: list[Told], payment_hash: bytes, *, otherwise: str | None = None) -> PayOutcome:
     """What the transactions of one payment hash say. otherwise: the reason when they prove nothing."""
     sent = [each for each in transactions if text(each, "direction") == "SEND"]
     for each in sent:
-        preimage = preimage_of(_path(each, "settlementVia"), "preImage", payment_hash)
+        preimage = preimage_of(member(each, "settlementVia"), "preImage", payment_hash)
         if text(each, "status") == "SUCCESS" and preimage is not None:
             return Paid(preimage=preimage, fee=_fee(each, transactions))
     if otherwise is not None:
         return Unresolved(reason=otherwise)
     if not transactions:
-        return Unresolved(reason="Blink has never heard of this payment", known=False)
+        return never_heard("Blink")
     statuses = {text(each, "status") for each in sent}
     if statuses == {"FAILURE"}:
         return Failed(reason="Blink says that the payment failed")
-    return Unresolved(reason=_NO_PROOF if "SUCCESS" in statuses else "the payment is in flight")
+    return Unresolved(reason=no_proof("Blink")) if "SUCCESS" in statuses else in_flight()
 
 
 def _fee(paid: Told, transactions: list[Told]) -> Amount:
     """What all transactions together took beyond the amount: at most the fee that was taken first."""
     most = count(paid, "settlementFee") or 0
-    amount = -_signed(paid, "settlementAmount") - most
-    taken = -sum(_signed(each, "settlementAmount") for each in transactions)
+    amount = -whole(paid, "settlementAmount") - most
+    taken = -sum(whole(each, "settlementAmount") for each in transactions)
     return sats({"fee": min(max(taken - amount, 0), most)}, "fee") or NOTHING
 
 
-def _signed(told: Told, name: str) -> int:
-    value = told.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
 def _data(reply: HttpReply) -> Told:
-    told = read_object(reply.body) if reply.status == _OK else None
-    return {} if told is None else _path(told, "data")
-
-
-def _path(told: Told, *names: str) -> Told:
-    """The object that these names lead to; an empty one where they lead nowhere."""
-    for name in names:
-        value = told.get(name)
-        told = value if isinstance(value, dict) else {}
-    return told
+    return member(read_reply(reply) or {}, "data")
 
 
 def _codes(reply: HttpReply, *, at: str = "") -> set[str | None]:
@@ -375,7 +347,7 @@ def _codes(reply: HttpReply, *, at: str = "") -> set[str | None]:
     errors = (read_object(reply.body) or {}).get("errors")
     told = [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
     there = [each for each in told if not at or not isinstance(path := each.get("path"), list) or at in path]
-    return {text(_path(each, "extensions"), "code") or text(each, "code") for each in there}
+    return {text(member(each, "extensions"), "code") or text(each, "code") for each in there}
 
 
 def _why(told: Told) -> str | None:
@@ -383,16 +355,12 @@ def _why(told: Told) -> str | None:
     errors = told.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     words = (text(first, "message") if isinstance(first, dict) else None) or ""
-    line = " ".join(words.encode(errors="replace").decode().split())
-    return f"Blink: {line[:_MOST_REASON]}" if line else None
+    line = one_line(words)
+    return f"Blink: {line}" if line else None
 
 
 def _complaint(reply: HttpReply) -> str:
     """What is wrong with a reply, in words that may be shown to anyone."""
-    if reply.status == 0:
-        return f"Blink did not answer ({reply.reason})" if reply.reason else "Blink did not answer"
     if reply.status == _UNAUTHORIZED or "NOT_AUTHORIZED" in _codes(reply):
         return _REFUSED
-    if reply.status != _OK:
-        return f"Blink answered {reply.status}"
-    return _why(read_object(reply.body) or {}) or "Blink answered with something that can't be read"
+    return _why(read_reply(reply) or {}) or fault_of(reply, "Blink")

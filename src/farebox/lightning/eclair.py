@@ -13,15 +13,13 @@ Rules
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final, Self
-from urllib.parse import urlencode
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import Invoice, Network, decode, fitting
-from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
+from farebox.core.bolt11 import Invoice, Network, fitting
+from farebox.core.errors import MalformedAmount, NodeUnavailable, WalletError
 from farebox.core.ports import (
     Capabilities,
     Capability,
@@ -36,32 +34,35 @@ from farebox.core.ports import (
     Unresolved,
 )
 from farebox.core.secret import Secret
-from farebox.lightning.reply import Told, hash_of, msats, preimage_of, read_list, read_object, text
+from farebox.lightning.api import PAY_WITHIN, Api
+from farebox.lightning.backend import TwoPorts
+from farebox.lightning.invoice import check_amount, read_made
+from farebox.lightning.outcome import failed_if_found_so, in_flight, is_unsent, never_heard, no_proof, proven
+from farebox.lightning.reply import (
+    Told,
+    fault_of,
+    hash_of,
+    member,
+    msats,
+    network_of,
+    one_line,
+    preimage_of,
+    read_list,
+    read_object,
+    read_reply,
+    text,
+)
 from farebox.lightning.url import read_url
 
 CAPABILITIES: Final = frozenset({Capability.DESCRIPTION_HASH, Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT})
 _FORM: Final = "eclair+http://:PASSWORD@HOST:8080"
 _SCHEMES: Final = MappingProxyType({"eclair+http": "http", "eclair+https": "https"})
-_NETWORKS: Final = MappingProxyType(
-    {
-        "mainnet": Network.MAINNET,
-        "testnet": Network.TESTNET,
-        "testnet3": Network.TESTNET,
-        "testnet4": Network.TESTNET,
-        "signet": Network.SIGNET,
-        "regtest": Network.REGTEST,
-    }
-)
-_ANSWER_WITHIN: Final = timedelta(seconds=10)
 _ECLAIR_WAITS: Final = timedelta(seconds=60)
-_PAY_WITHIN: Final = timedelta(seconds=90)
-_MOST_REASON: Final = 200
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND = 200, 400, 401, 404
 _REFUSED: Final = "eclair refuses the password; it has to be the `eclair.api.password` of its eclair.conf"
-_NO_PROOF: Final = "eclair says that it paid and does not prove it"
 
 
-class Eclair:
+class Eclair(TwoPorts):
     """An eclair node as Receiver and as Wallet.
 
     Make one with `Eclair.from_url("eclair+http://:password@127.0.0.1:8080")`. It is asked in the clear with
@@ -71,9 +72,9 @@ class Eclair:
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, *, base_url: str, password: Secret[str]) -> None:
-        self._base_url = base_url
         told = base64.b64encode(b":" + password.reveal().encode()).decode()
-        self._headers = Secret(f"authorization: Basic {told}\ncontent-type: application/x-www-form-urlencoded")
+        headers = f"authorization: Basic {told}\ncontent-type: application/x-www-form-urlencoded"
+        self._api = Api(base_url=base_url, headers=Secret(headers))
         self._network: Network | None = None
 
     @classmethod
@@ -84,20 +85,10 @@ class Eclair:
             raise WalletError(f"it has no password; it is written as {_FORM}")
         return cls(base_url=read.base_url, password=read.password)
 
-    @classmethod
-    def open_receiver(cls, url: str) -> Self:
-        """The node, to be paid. Raises WalletError."""
-        return cls.from_url(url)
-
-    @classmethod
-    def open_wallet(cls, url: str) -> Self:
-        """The node, to pay. Raises WalletError."""
-        return cls.from_url(url)
-
     @property
     def name(self) -> str:
         """`eclair at 127.0.0.1:8080`."""
-        return f"eclair at {self._base_url.partition('://')[2]}"
+        return f"eclair at {self._api.place}"
 
     @property
     def network(self) -> Network | None:
@@ -116,8 +107,7 @@ class Eclair:
 
     def create_invoice(self, amount: Amount, *, description: str, expires_in: timedelta) -> Conversation[Invoice]:
         """A new invoice for exactly this amount. Raises WalletError for nothing; NodeUnavailable."""
-        if not amount:
-            raise WalletError("eclair can't ask for nothing: an invoice needs an amount")
+        check_amount(amount, by="eclair")
         untold = yield from self._learn_network()
         if untold is not None:
             raise NodeUnavailable(_complaint(untold))
@@ -126,24 +116,17 @@ class Eclair:
             "description": fitting(description),
             "expireIn": str(expires_in // timedelta(seconds=1)),
         }
-        made = _sensible((yield self._call("createinvoice", form)))
-        try:
-            invoice = decode(text(made, "serialized") or "")
-        except MalformedInvoice:
-            raise NodeUnavailable("the node made an invoice that can't be read") from None
-        asked = (amount, self._network, hash_of(made, "paymentHash"))
-        if (invoice.amount, invoice.network, invoice.payment_hash) != asked:
-            raise NodeUnavailable("the node made another invoice than it was asked for")
-        return invoice
+        made = _sensible((yield self._api.post_form("/createinvoice", form)))
+        return read_made(made, "serialized", amount, network=self._network, by="the node", payment_hash="paymentHash")
 
     def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
         """What eclair says of one of its invoices: its `status`, never its preimage. Raises NodeUnavailable."""
-        reply = yield self._call("getreceivedinfo", {"paymentHash": payment_hash.hex()})
+        reply = yield self._api.post_form("/getreceivedinfo", {"paymentHash": payment_hash.hex()})
         if reply.status == _NOT_FOUND and read_object(reply.body) is not None:
             return InvoiceStatus(state=InvoiceState.UNKNOWN)
         told = _sensible(reply)
-        status = _member(told, "status")
-        if hash_of(_member(told, "invoice"), "paymentHash") == payment_hash:
+        status = member(told, "status")
+        if hash_of(member(told, "invoice"), "paymentHash") == payment_hash:
             match text(status, "type"):
                 case "pending":
                     return InvoiceStatus(state=InvoiceState.OPEN)
@@ -158,7 +141,7 @@ class Eclair:
 
         It is asked to pay no invoice at all: a wrong password is refused (401) before that is noticed (400).
         """
-        reply = yield self._call("payinvoice", {})
+        reply = yield self._api.post_form("/payinvoice", {})
         if reply.status == _BAD_REQUEST:
             return True
         return False if reply.status == _UNAUTHORIZED else None
@@ -185,20 +168,17 @@ class Eclair:
             "maxFeePct": "0",
             "timeoutSeconds": str(_ECLAIR_WAITS // timedelta(seconds=1)),
         }
-        reply = yield self._call("payinvoice", form, within=_PAY_WITHIN)
-        if reply.status == _UNAUTHORIZED or (reply.status == 0 and not reply.sent):
+        reply = yield self._api.post_form("/payinvoice", form, within=PAY_WITHIN)
+        if reply.status == _UNAUTHORIZED or is_unsent(reply):
             return Failed(reason=_complaint(reply))
         if reply.status == _BAD_REQUEST:  # one that has expired, for instance
             return (yield from self._look_again(invoice.payment_hash, "eclair refuses to pay the invoice"))
-        told = read_object(reply.body) if reply.status == _OK else None
+        told = read_reply(reply)
         if told is None or hash_of(told, "paymentHash") != invoice.payment_hash:
             return Unresolved(reason=_complaint(reply))
         match text(told, "type"):
             case "payment-sent":
-                preimage = preimage_of(told, "paymentPreimage", invoice.payment_hash)
-                if preimage is None:
-                    return Unresolved(reason=_NO_PROOF)
-                return Paid(preimage=preimage, fee=_fee(told))
+                return proven(told, "paymentPreimage", invoice.payment_hash, fee=_fee(told), by="eclair")
             case "payment-failed":
                 return (yield from self._look_again(invoice.payment_hash, _why(told)))
         return Unresolved(reason=_complaint(reply))
@@ -212,7 +192,7 @@ class Eclair:
 
     def balance(self) -> Conversation[Amount]:
         """What the channels that are up can send. Raises WalletError."""
-        reply = yield self._call("usablebalances", {})
+        reply = yield self._api.post_form("/usablebalances", {})
         channels = read_list(reply.body) if reply.status == _OK else None
         if channels is None or any(msats(each, "canSend") is None for each in channels):
             raise WalletError(f"{self.name}: {_complaint(reply)}")
@@ -222,35 +202,19 @@ class Eclair:
 
     def _look_again(self, payment_hash: bytes, reason: str) -> Conversation[PayOutcome]:
         """What a look-up says of a payment that was just called failed: failed only if that agrees."""
-        outcome = _outcome((yield self._ask_for_payment(payment_hash)), payment_hash)
-        match outcome:
-            case Paid():
-                return outcome
-            case Failed() | Unresolved(known=False):
-                return Failed(reason=reason)
-            case Unresolved():
-                return Unresolved(reason=f"{reason}; {outcome.reason}")
+        return failed_if_found_so(reason, _outcome((yield self._ask_for_payment(payment_hash)), payment_hash))
 
     def _learn_network(self) -> Conversation[HttpReply | None]:
         """Ask for the node's chain, once; the reply that did not tell it."""
         if self._network is not None:
             return None
-        reply = yield self._call("getinfo", {})
-        told = read_object(reply.body) if reply.status == _OK else None
-        self._network = None if told is None else _NETWORKS.get(text(told, "network") or "")
+        reply = yield self._api.post_form("/getinfo", {})
+        told = read_reply(reply)
+        self._network = None if told is None else network_of(told, "network")
         return reply if self._network is None else None
 
     def _ask_for_payment(self, payment_hash: bytes) -> HttpCall:
-        return self._call("getsentinfo", {"paymentHash": payment_hash.hex()})
-
-    def _call(self, method: str, form: Mapping[str, str], *, within: timedelta = _ANSWER_WITHIN) -> HttpCall:
-        return HttpCall(
-            method="POST",
-            url=f"{self._base_url}/{method}",
-            headers=self._headers,
-            body=urlencode(form).encode(),
-            timeout=within,
-        )
+        return self._api.post_form("/getsentinfo", {"paymentHash": payment_hash.hex()})
 
 
 def _outcome(reply: HttpReply, payment_hash: bytes) -> PayOutcome:
@@ -259,18 +223,18 @@ def _outcome(reply: HttpReply, payment_hash: bytes) -> PayOutcome:
     if attempts is None or any(hash_of(each, "paymentHash") != payment_hash for each in attempts):
         return Unresolved(reason=_complaint(reply))
     if not attempts:
-        return Unresolved(reason="eclair has never heard of this payment", known=False)
-    statuses = [_member(each, "status") for each in attempts]
+        return never_heard("eclair")
+    statuses = [member(each, "status") for each in attempts]
     sent = [each for each in statuses if text(each, "type") == "sent"]
     for each in sent:
         preimage = preimage_of(each, "paymentPreimage", payment_hash)
         if preimage is not None:
             return Paid(preimage=preimage, fee=_sum(sent, "feesPaid"))
     if sent:
-        return Unresolved(reason=_NO_PROOF)
+        return Unresolved(reason=no_proof("eclair"))
     if all(text(each, "type") == "failed" for each in statuses):
         return Failed(reason="eclair says that the payment failed")
-    return Unresolved(reason="the payment is in flight")
+    return in_flight()
 
 
 def _fee(told: Told) -> Amount:
@@ -278,12 +242,6 @@ def _fee(told: Told) -> Amount:
     fees, listed = msats(told, "fees"), told.get("parts")
     parts: list[Told] = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     return fees if fees is not None else _sum(parts, "fees") or _sum(parts, "feesPaid")
-
-
-def _member(told: Told, name: str) -> Told:
-    """The object of this name; an empty one where there is none."""
-    value = told.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def _sum(listed: list[Told], name: str) -> Amount:
@@ -298,15 +256,11 @@ def _why(told: Told) -> str:
     failures = told.get("failures")
     last = failures[-1] if isinstance(failures, list) and failures else None
     reason = text(last, "t") if isinstance(last, dict) else None
-    return "eclair says that the payment failed" if reason is None else f"eclair: {_one_line(reason)}"
-
-
-def _one_line(reason: str) -> str:
-    return " ".join(reason.encode(errors="replace").decode().split())[:_MOST_REASON]
+    return "eclair says that the payment failed" if reason is None else f"eclair: {one_line(reason)}"
 
 
 def _sensible(reply: HttpReply) -> Told:
-    told = read_object(reply.body) if reply.status == _OK else None
+    told = read_reply(reply)
     if told is None:
         raise NodeUnavailable(_complaint(reply))
     return told
@@ -314,8 +268,4 @@ def _sensible(reply: HttpReply) -> Told:
 
 def _complaint(reply: HttpReply) -> str:
     """What is wrong with a reply, in words that may be shown to anyone."""
-    if reply.status == 0:
-        return f"eclair did not answer ({reply.reason})" if reply.reason else "eclair did not answer"
-    if reply.status == _OK:
-        return "eclair answered with something that can't be read"
-    return _REFUSED if reply.status == _UNAUTHORIZED else f"eclair answered {reply.status}"
+    return _REFUSED if reply.status == _UNAUTHORIZED else fault_of(reply, "eclair")

@@ -35,7 +35,9 @@ from farebox.core.ports import (
     InvoiceStatus,
 )
 from farebox.core.secret import Secret
-from farebox.lightning.reply import Told, count, msats, preimage_of, read_object, text
+from farebox.lightning.api import ANSWER_WITHIN
+from farebox.lightning.invoice import check_amount, read_made
+from farebox.lightning.reply import Told, count, fault_of, msats, one_line, preimage_of, read_object, read_reply, text
 
 CAPABILITIES: Final = frozenset({Capability.LOOKUP})
 _ADDRESS: Final = re.compile(r"([a-z0-9._+-]{1,210})@([a-z0-9.-]{1,253})(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
@@ -45,9 +47,7 @@ _NOT_PUBLIC: Final = frozenset(
     ("local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "arpa")
 )
 _HEADERS: Final = Secret("accept: application/json")
-_ANSWER_WITHIN: Final = timedelta(seconds=10)
 _MOST_REMEMBERED: Final = 8192
-_MOST_REASON: Final = 200
 _MOST_URL: Final = 2048
 _HIGHEST_PORT: Final = 65_535
 _OK, _NOT_FOUND = 200, 404
@@ -122,8 +122,7 @@ class LightningAddress:
             raise WalletError(
                 f"a Lightning Address is not asked for {amount}: few know fractions of a satoshi"
             ) from None
-        if not amount:
-            raise WalletError("a Lightning Address can't ask for nothing: an invoice needs an amount")
+        check_amount(amount, by="a Lightning Address")
         try:
             return (yield from self._make(amount, description))
         except NodeUnavailable:
@@ -141,7 +140,7 @@ class LightningAddress:
                 raise NodeUnavailable(f"{self._address} tells only of invoices that this process has asked it for")
             url = self._elsewhere.replace(_HASH, payment_hash.hex())
         reply = yield _get(url)
-        told = _read(reply, _OK, _NOT_FOUND)
+        told = read_reply(reply, _OK, _NOT_FOUND)
         if told is not None and _is_error(told):
             if "not found" in (text(told, "reason") or "").lower():
                 return InvoiceStatus(state=InvoiceState.UNKNOWN)
@@ -173,12 +172,7 @@ class LightningAddress:
             f"{offer.callback}{'&' if '?' in offer.callback else '?'}{urlencode(asked, errors='ignore')}"
         )
         told = self._sensible(reply)
-        try:
-            invoice = decode(text(told, "pr") or "")
-        except MalformedInvoice:
-            raise NodeUnavailable(f"{self._address} made an invoice that can't be read") from None
-        if invoice.amount != amount or self._network not in (None, invoice.network):
-            raise NodeUnavailable(f"{self._address} made another invoice than it was asked for")
+        invoice = read_made(told, "pr", amount, network=self._network, by=self._address)
         verify = text(told, "verify")
         if verify is None:
             raise NodeUnavailable(
@@ -242,29 +236,21 @@ class LightningAddress:
         raise NodeUnavailable(f"{self._address} sends us to where nobody should be sent: it has to be https to a name")
 
     def _sensible(self, reply: HttpReply) -> Told:
-        told = _read(reply, _OK)
+        told = read_reply(reply)
         if told is None or _is_error(told):
             raise NodeUnavailable(self._complaint(reply))
         return told
 
     def _complaint(self, reply: HttpReply) -> str:
         """What is wrong with a reply, in words that may be shown to anyone."""
-        if reply.status == 0:
-            return f"{self._address} did not answer" + (f" ({reply.reason})" if reply.reason else "")
         told = read_object(reply.body)
         if told is not None and _is_error(told) and (reason := text(told, "reason")):
-            return f"{self._address}: {' '.join(reason.split())[:_MOST_REASON]}"
-        if reply.status != _OK:
-            return f"{self._address} answered {reply.status}"
-        return f"{self._address} answered with something that can't be read"
+            return f"{self._address}: {one_line(reason)}"
+        return fault_of(reply, self._address)
 
 
 def _get(url: str) -> HttpCall:
-    return HttpCall(method="GET", url=url, headers=_HEADERS, timeout=_ANSWER_WITHIN)
-
-
-def _read(reply: HttpReply, *statuses: int) -> Told | None:
-    return read_object(reply.body) if reply.status in statuses else None
+    return HttpCall(method="GET", url=url, headers=_HEADERS, timeout=ANSWER_WITHIN)
 
 
 def _is_error(told: Told) -> bool:

@@ -15,7 +15,6 @@ Rules
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -24,15 +23,14 @@ from typing import Final, Self
 from urllib.parse import urlencode
 
 from farebox.core.amount import Amount
-from farebox.core.bolt11 import Invoice, Network, decode, fitting
-from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
+from farebox.core.bolt11 import Invoice, Network, fitting
+from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
     Capabilities,
     Capability,
     Conversation,
     Failed,
-    HttpCall,
     InvoiceState,
     InvoiceStatus,
     PayOutcome,
@@ -40,6 +38,9 @@ from farebox.core.ports import (
 )
 from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements
+from farebox.lightning.api import PAY_WITHIN, Api
+from farebox.lightning.backend import TwoPorts
+from farebox.lightning.invoice import read_made, whole_sats
 from farebox.lightning.lnbits_said import (
     NOT_OURS,
     WRONG_KEY,
@@ -55,7 +56,8 @@ from farebox.lightning.lnbits_said import (
     settlement_of,
     status_of,
 )
-from farebox.lightning.reply import Told, hash_of, msats, read_list, read_object, text
+from farebox.lightning.outcome import is_unsent, never_heard
+from farebox.lightning.reply import Told, msats, read_list, read_object, read_reply, text
 from farebox.lightning.url import read_url
 
 CAPABILITIES: Final = frozenset({Capability.DESCRIPTION_HASH, Capability.LOOKUP, Capability.STREAM})
@@ -66,12 +68,10 @@ _PAGE: Final = 200  # rows of 5 KB at most, of which a reply may have 1 MiB
 _READ_AGAIN: Final = timedelta(seconds=10)  # LNbits keeps whole seconds, and notes when before it notes what
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_ANSWER_WITHIN: Final = timedelta(seconds=10)
-_PAY_WITHIN: Final = timedelta(seconds=90)  # LNbits waits for its node for 5 seconds, unless it is told otherwise
 _OK, _CREATED, _BAD_REQUEST, _PAYMENT_ERROR = 200, 201, 400, 520
 
 
-class LNbits:
+class LNbits(TwoPorts):
     """A wallet at LNbits. Make one with `LNbits.from_url("lnbits+https://lnbits.example?key=…")`.
 
     With the wallet's invoice key it can be paid and can't pay; that takes its admin key. It is asked in the clear with
@@ -81,8 +81,8 @@ class LNbits:
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, *, base_url: str, key: Secret[str]) -> None:
-        self._base_url = base_url
-        self._headers = Secret(f"x-api-key: {key.reveal()}\ncontent-type: application/json\naccept: application/json")
+        headers = f"x-api-key: {key.reveal()}\ncontent-type: application/json\naccept: application/json"
+        self._api = Api(base_url=base_url, headers=Secret(headers))
         self._network: Network | None = None
 
     @classmethod
@@ -93,20 +93,10 @@ class LNbits:
             raise WalletError(f"its key is none: LNbits shows it under Node URL, API keys; it is written as {_FORM}")
         return cls(base_url=read.base_url, key=Secret(read.given["key"]))
 
-    @classmethod
-    def open_receiver(cls, url: str) -> Self:
-        """The wallet, to be paid. Raises WalletError."""
-        return cls.from_url(url)
-
-    @classmethod
-    def open_wallet(cls, url: str) -> Self:
-        """The wallet, to pay. Raises WalletError."""
-        return cls.from_url(url)
-
     @property
     def name(self) -> str:
         """`lnbits at lnbits.example`."""
-        return f"lnbits at {self._base_url.partition('://')[2]}"
+        return f"lnbits at {self._api.place}"
 
     @property
     def network(self) -> Network | None:
@@ -121,27 +111,16 @@ class LNbits:
         Raises WalletError for a fraction of a satoshi and for nothing, with nothing sent; NodeUnavailable, also when
         LNbits makes another invoice than it was asked for.
         """
-        try:
-            whole_sats = amount.in_sats_exact()
-        except MalformedAmount:
-            raise WalletError(f"LNbits can't ask for {amount}: it knows whole satoshis only") from None
-        if not whole_sats:
-            raise WalletError("LNbits can't ask for nothing: an invoice needs an amount")
         asked: dict[str, Json] = {
             "out": False,
-            "amount": whole_sats,
+            "amount": whole_sats(amount, by="LNbits"),
             "unit": "sat",
             "memo": fitting(description),
             "expiry": expires_in // timedelta(seconds=1),
         }
-        made = sensible((yield self._call("POST", "", asked)))
-        try:
-            invoice = decode(text(made, "bolt11") or text(made, "payment_request") or "")
-        except MalformedInvoice:
-            raise NodeUnavailable("LNbits made an invoice that can't be read") from None
-        same = invoice.amount == amount and invoice.payment_hash == hash_of(made, "payment_hash")
-        if not same or self._network not in (None, invoice.network):
-            raise NodeUnavailable("LNbits made another invoice than it was asked for")
+        made = sensible((yield self._api.call("POST", "/api/v1/payments", asked)))
+        named = "bolt11" if text(made, "bolt11") else "payment_request"
+        invoice = read_made(made, named, amount, network=self._network, by="LNbits", payment_hash="payment_hash")
         self._network = invoice.network
         return invoice
 
@@ -150,7 +129,7 @@ class LNbits:
 
         Raises NodeUnavailable.
         """
-        reply = yield self._call("GET", f"/{payment_hash.hex()}")
+        reply = yield self._api.call("GET", f"/api/v1/payments/{payment_hash.hex()}")
         if is_unknown(reply):
             return InvoiceStatus(state=InvoiceState.UNKNOWN)
         told = sensible(reply)
@@ -174,10 +153,10 @@ class LNbits:
         It is asked to pay no invoice at all: the invoice key is refused (403) before that is noticed, and the admin key
         is told that the invoice is missing (400).
         """
-        reply = yield self._call("POST", "", {"out": True})
+        reply = yield self._api.call("POST", "/api/v1/payments", {"out": True})
         if refuses_key(reply):
             return False
-        told = read_object(reply.body) if reply.status == _BAD_REQUEST else None
+        told = read_reply(reply, _BAD_REQUEST)
         return True if told is not None and "bolt11" in (text(told, "detail") or "").lower() else None
 
     def settlements(self, cursor: str, *, wait: timedelta) -> Conversation[Settlements]:
@@ -223,8 +202,8 @@ class LNbits:
     def pay_invoice(self, invoice: Invoice, *, fee_limit: Amount) -> Conversation[PayOutcome]:
         """Pay it. `fee_limit` is not passed on, for LNbits knows no such thing: its host sets what a fee may be."""
         asked: dict[str, Json] = {"out": True, "bolt11": invoice.text}
-        reply = yield self._call("POST", "", asked, within=_PAY_WITHIN)
-        if reply.status == 0 and not reply.sent:
+        reply = yield self._api.call("POST", "/api/v1/payments", asked, within=PAY_WITHIN)
+        if is_unsent(reply):
             return Failed(reason=complaint(reply))
         if refuses_key(reply):  # said before anything is done, so nothing was paid
             return Failed(reason=WRONG_KEY)
@@ -241,25 +220,23 @@ class LNbits:
 
     def lookup_payment(self, payment_hash: bytes) -> Conversation[PayOutcome]:
         """What became of a payment by this wallet."""
-        reply = yield self._call("GET", f"/{payment_hash.hex()}")
+        reply = yield self._api.call("GET", f"/api/v1/payments/{payment_hash.hex()}")
         if is_unknown(reply):
-            return Unresolved(reason="LNbits has never heard of this payment", known=False)
-        told = read_object(reply.body) if reply.status == _OK else None
+            return never_heard("LNbits")
+        told = read_reply(reply)
         if told is None:
             return Unresolved(reason=complaint(reply))
         row = details_of(told)
         if row is None:
             return Unresolved(reason=NOT_OURS)
         if is_invoice(row):  # of this wallet, which has not paid it itself
-            return Unresolved(reason="LNbits has never heard of this payment", known=False)
+            return never_heard("LNbits")
         return outcome_of(row, payment_hash)
 
     def balance(self) -> Conversation[Amount]:
         """What the wallet holds. Raises WalletError."""
-        reply = yield HttpCall(
-            method="GET", url=f"{self._base_url}/api/v1/wallet", headers=self._headers, timeout=_ANSWER_WITHIN
-        )
-        told = read_object(reply.body) if reply.status == _OK else None
+        reply = yield self._api.call("GET", "/api/v1/wallet")
+        told = read_reply(reply)
         balance = None if told is None else msats(told, "balance")
         if balance is None:
             raise WalletError(f"{self.name}: {complaint(reply)}")
@@ -273,19 +250,8 @@ class LNbits:
         return status_of(rows[0], payment_hash) if rows else InvoiceStatus(state=InvoiceState.UNKNOWN)
 
     def _list(self, asked: Mapping[str, str | int]) -> Conversation[list[Told]]:
-        reply = yield self._call("GET", f"?{urlencode(asked)}")
+        reply = yield self._api.call("GET", f"/api/v1/payments?{urlencode(asked)}")
         rows = read_list(reply.body) if reply.status == _OK else None
         if rows is None:
             raise NodeUnavailable(complaint(reply))
         return rows
-
-    def _call(
-        self, method: str, path: str, asked: Mapping[str, Json] | None = None, *, within: timedelta = _ANSWER_WITHIN
-    ) -> HttpCall:
-        return HttpCall(
-            method=method,
-            url=f"{self._base_url}/api/v1/payments{path}",
-            headers=self._headers,
-            body=b"" if asked is None else json.dumps(asked).encode(),
-            timeout=within,
-        )

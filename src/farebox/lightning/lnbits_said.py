@@ -8,16 +8,15 @@ from typing import Final
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.errors import NodeUnavailable
-from farebox.core.ports import Failed, HttpReply, InvoiceState, InvoiceStatus, Paid, PayOutcome, Unresolved
+from farebox.core.ports import Failed, HttpReply, InvoiceState, InvoiceStatus, PayOutcome, Unresolved
 from farebox.core.settlement import Settlement
-from farebox.lightning.reply import Told, hash_of, msats, preimage_of, read_object, text
+from farebox.lightning.outcome import in_flight, proven
+from farebox.lightning.reply import Told, fault_of, hash_of, msats, one_line, read_object, read_reply, text, whole
 
 WRONG_KEY: Final = "LNbits does not take the key; it has to be one of the wallet's, and the admin key to pay"
 NOT_OURS: Final = "LNbits does not say whose payment that is: the key is not one of its wallet's"
 _NO_PAYMENT: Final = "Payment does not exist."
 _NO_WALLET: Final = "Wallet not found."
-_NO_PROOF: Final = "LNbits says that it paid and does not prove it"
-_MOST_REASON: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _STATES: Final = MappingProxyType(
@@ -36,14 +35,11 @@ def outcome_of(row: Told, payment_hash: bytes) -> PayOutcome:
         return Unresolved(reason="LNbits answered with something that can't be read")
     match text(row, "status"):
         case "success":
-            preimage = preimage_of(row, "preimage", payment_hash)
-            if preimage is None:
-                return Unresolved(reason=_NO_PROOF)
-            return Paid(preimage=preimage, fee=_msats_of(row, "fee") or NOTHING)
+            return proven(row, "preimage", payment_hash, fee=_msats_of(row, "fee"), by="LNbits")
         case "failed":
             return Failed(reason="LNbits says that the payment failed")
         case _:
-            return Unresolved(reason="the payment is in flight")
+            return in_flight()
 
 
 def status_of(row: Told, payment_hash: bytes) -> InvoiceStatus:
@@ -77,24 +73,19 @@ def details_of(told: Told) -> Told | None:
     return details if isinstance(details, dict) else None
 
 
-def _whole(row: Told, name: str) -> int:
-    value = row.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
 def is_payment(row: Told) -> bool:
     """Whether it is of something that the wallet paid, or tried to."""
-    return _whole(row, "amount") < 0
+    return whole(row, "amount") < 0
 
 
 def is_invoice(row: Told) -> bool:
     """Whether it is of something that the wallet asked for."""
-    return _whole(row, "amount") > 0
+    return whole(row, "amount") > 0
 
 
 def _msats_of(row: Told, name: str) -> Amount | None:
     """An amount whatever its sign, which LNbits uses one way and the other."""
-    return msats({name: abs(_whole(row, name))}, name)
+    return msats({name: abs(whole(row, name))}, name)
 
 
 def is_unknown(reply: HttpReply) -> bool:
@@ -116,7 +107,7 @@ def _detail(reply: HttpReply) -> str:
 
 def sensible(reply: HttpReply) -> Told:
     """The object in a reply. Raises NodeUnavailable."""
-    told = read_object(reply.body) if reply.status in (_OK, _CREATED) else None
+    told = read_reply(reply, _OK, _CREATED)
     if told is None:
         raise NodeUnavailable(complaint(reply))
     return told
@@ -124,12 +115,7 @@ def sensible(reply: HttpReply) -> Told:
 
 def complaint(reply: HttpReply) -> str:
     """What is wrong with a reply, in words that may be shown to anyone."""
-    if reply.status == 0:
-        return f"LNbits did not answer ({reply.reason})" if reply.reason else "LNbits did not answer"
-    if reply.status in (_OK, _CREATED):
-        return "LNbits answered with something that can't be read"
     if refuses_key(reply):
         return WRONG_KEY
-    if detail := " ".join(_detail(reply).split())[:_MOST_REASON]:
-        return f"LNbits: {detail}"
-    return f"LNbits answered {reply.status}"
+    detail = "" if reply.status in (_OK, _CREATED) else one_line(_detail(reply))
+    return f"LNbits: {detail}" if detail else fault_of(reply, "LNbits")

@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
 
 from farebox.core.amount import Amount
+from farebox.core.bolt11 import Network
+from farebox.core.conversation import HttpReply
 from farebox.core.errors import MalformedAmount
 from farebox.core.exchange import HASH_BYTES, Json
 from farebox.core.secret import Secret
 
 Told = Mapping[str, Json]
+_MOST_WORDS: Final = 200  # characters of what a backend says
+_NETWORKS: Final = MappingProxyType(
+    {each.value: each for each in Network} | {"testnet3": Network.TESTNET, "testnet4": Network.TESTNET}
+)
+_OK, _NOT_GOOD = 200, 300
 
 
 def read_object(body: bytes) -> Told | None:
@@ -45,6 +54,26 @@ def read_lines(body: bytes) -> list[Told]:
     return objects
 
 
+def read_reply(reply: HttpReply, *good: int) -> Told | None:
+    """The members of the JSON object in a reply of one of these statuses; of 200 where none is named."""
+    return read_object(reply.body) if reply.status in (good or (_OK,)) else None
+
+
+def member(told: Told, *names: str) -> Told:
+    """The object that these names lead to; an empty one where they lead nowhere."""
+    for name in names:
+        value = told.get(name)
+        told = value if isinstance(value, dict) else {}
+    return told
+
+
+def objects(told: Told, name: str) -> list[Told] | None:
+    """The objects of a list; None when it is none, or holds something else."""
+    value = told.get(name)
+    listed: list[Told] = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return listed if isinstance(value, list) and len(listed) == len(value) else None
+
+
 def text(told: Told, name: str) -> str | None:
     """A text that is not empty."""
     value = told.get(name)
@@ -55,6 +84,12 @@ def count(told: Told, name: str) -> int | None:
     """A whole number, 0 or more."""
     value = told.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def whole(told: Told, name: str) -> int:
+    """A whole number of either sign; 0 where there is none."""
+    value = told.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def sats(told: Told, name: str) -> Amount | None:
@@ -83,6 +118,28 @@ def preimage_of(told: Told, name: str, payment_hash: bytes) -> Secret[bytes] | N
     if octets is None or hashlib.sha256(octets).digest() != payment_hash:
         return None
     return Secret(octets)
+
+
+def network_of(told: Told, name: str) -> Network | None:
+    """The chain, by the name that nodes give it."""
+    return _NETWORKS.get(text(told, name) or "")
+
+
+def one_line(words: str) -> str:
+    """What a backend says, fit to be shown: in one line, and not too long."""
+    return " ".join(words.encode(errors="replace").decode().split())[:_MOST_WORDS]
+
+
+def fault_of(reply: HttpReply, by: str) -> str:
+    """What is wrong with a reply, in words that may be shown to anyone, and that are none of the backend's own.
+
+    by: what the backend is called. A reply of a good status is one that could not be read.
+    """
+    if reply.status == 0:
+        return f"{by} did not answer ({reply.reason})" if reply.reason else f"{by} did not answer"
+    if _OK <= reply.status < _NOT_GOOD:
+        return f"{by} answered with something that can't be read"
+    return f"{by} answered {reply.status}"
 
 
 def _amount(of: Callable[[int], Amount], number: int | None) -> Amount | None:

@@ -15,9 +15,7 @@ Rules
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
 from types import MappingProxyType
@@ -25,15 +23,14 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import Invoice, Network, decode, fitting
-from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
+from farebox.core.bolt11 import Invoice, Network, fitting
+from farebox.core.errors import MalformedAmount, NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
     Capabilities,
     Capability,
     Conversation,
     Failed,
-    HttpCall,
     HttpReply,
     InvoiceState,
     InvoiceStatus,
@@ -42,7 +39,21 @@ from farebox.core.ports import (
     Unresolved,
 )
 from farebox.core.secret import Secret
-from farebox.lightning.reply import Told, hash_of, preimage_of, read_list, read_object, text
+from farebox.lightning.api import PAY_WITHIN, Api
+from farebox.lightning.invoice import read_made, whole_sats
+from farebox.lightning.outcome import is_unsent, no_proof
+from farebox.lightning.reply import (
+    Told,
+    fault_of,
+    hash_of,
+    member,
+    objects,
+    preimage_of,
+    read_list,
+    read_object,
+    read_reply,
+    text,
+)
 from farebox.lightning.url import read_url
 
 RECEIVES: Final = frozenset({Capability.DESCRIPTION_HASH, Capability.LOOKUP})
@@ -50,13 +61,10 @@ PAYS: Final = frozenset({Capability.FEE_LIMIT})
 _FORM: Final = "strike+https://api.strike.me?key=KEY"
 _SCHEMES: Final = MappingProxyType({"strike+https": "https"})
 _STRIKE: Final = "api.strike.me"
-_KEY: Final = re.compile(r"[!-~]+")
 _ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _BITCOIN: Final = re.compile(r"[0-9]{1,8}(\.[0-9]{1,20})?", re.ASCII)
 _SATOSHI_DECIMALS, _MSAT_DECIMALS = 8, 11
 _MOST_DESCRIPTION_UNITS: Final = 250  # as .NET counts them: UTF-16 units
-_ANSWER_WITHIN: Final = timedelta(seconds=10)
-_PAY_WITHIN: Final = timedelta(seconds=90)
 _NO_QUOTE: Final = "00000000-0000-0000-0000-000000000000"
 _GOOD: Final = (200, 201, 202)
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _UNPROCESSABLE = 400, 401, 403, 404, 422
@@ -73,7 +81,6 @@ _BEGUN: Final = frozenset(
         *("PAYMENT_PROCESSED", "PROCESSING_CONFLICT", "PROCESSING_PAYMENT"),
     )
 )
-_NO_PROOF: Final = "Strike says that it paid and does not prove it"
 _CAN_NOT_FIND: Final = "Strike can't be asked for a payment by its payment hash: look at the history of the account"
 
 
@@ -87,11 +94,9 @@ class Strike:
     """
 
     def __init__(self, *, base_url: str, key: Secret[str], capabilities: Capabilities) -> None:
-        self._base_url = base_url
         self._capabilities = capabilities
-        self._headers = Secret(
-            f"authorization: Bearer {key.reveal()}\ncontent-type: application/json\naccept: application/json"
-        )
+        headers = f"authorization: Bearer {key.reveal()}\ncontent-type: application/json\naccept: application/json"
+        self._api = Api(base_url=base_url, headers=Secret(headers))
         self._network = Network.MAINNET if urlsplit(base_url).hostname == _STRIKE else None
 
     @classmethod
@@ -109,7 +114,7 @@ class Strike:
     @property
     def name(self) -> str:
         """`strike at api.strike.me`."""
-        return f"strike at {self._base_url.partition('://')[2]}"
+        return f"strike at {self._api.place}"
 
     @property
     def network(self) -> Network | None:
@@ -136,26 +141,16 @@ class Strike:
 
         Raises WalletError for a fraction of a satoshi and for nothing, with nothing sent; NodeUnavailable.
         """
-        try:
-            whole_sats = amount.in_sats_exact()
-        except MalformedAmount:
-            raise WalletError(f"Strike can't ask for {amount}: it knows whole satoshis only") from None
-        if not whole_sats:
-            raise WalletError("Strike can't ask for nothing: an invoice needs an amount")
+        sats = whole_sats(amount, by="Strike")
         bolt11: dict[str, Json] = {
-            "amount": {"amount": f"{Decimal(whole_sats).scaleb(-_SATOSHI_DECIMALS):f}", "currency": "BTC"},
+            "amount": {"amount": f"{Decimal(sats).scaleb(-_SATOSHI_DECIMALS):f}", "currency": "BTC"},
             "expiryInSeconds": expires_in // timedelta(seconds=1),
         }
         if shortened := _shortened(description):
             bolt11["description"] = shortened
         asked: dict[str, Json] = {"bolt11": bolt11, "targetCurrency": "BTC"}
-        made = _member(_sensible((yield self._call("POST", "/receive-requests", asked))), "bolt11")
-        try:
-            invoice = decode(text(made, "invoice") or "")
-        except MalformedInvoice:
-            raise NodeUnavailable("Strike made an invoice that can't be read") from None
-        if invoice.amount != amount or self._network not in (None, invoice.network):
-            raise NodeUnavailable("Strike made another invoice than it was asked for")
+        made = member(_sensible((yield self._api.call("POST", "/v1/receive-requests", asked))), "bolt11")
+        invoice = read_made(made, "invoice", amount, network=self._network, by="Strike")
         self._network = invoice.network
         return invoice
 
@@ -165,19 +160,19 @@ class Strike:
         completed = [each for each in receives if text(each, "state") == "COMPLETED"]
         if completed:
             amounts = [_bitcoin(each, "amountReceived") or _bitcoin(each, "amountCredited") for each in completed]
-            if any(_names_another(_member(each, "lightning"), payment_hash) for each in completed) or None in amounts:
+            if any(_names_another(member(each, "lightning"), payment_hash) for each in completed) or None in amounts:
                 raise NodeUnavailable("Strike tells something else than it was asked")
             return InvoiceStatus(state=InvoiceState.PAID, received=sum(filter(None, amounts), NOTHING))
         requests = yield from self._listed("/receive-requests", payment_hash)
         if not requests:
             return InvoiceStatus(state=InvoiceState.UNKNOWN)
-        if hash_of(_member(requests[0], "bolt11"), "paymentHash") != payment_hash:
+        if hash_of(member(requests[0], "bolt11"), "paymentHash") != payment_hash:
             raise NodeUnavailable("Strike tells something else than it was asked")
         return InvoiceStatus(state=InvoiceState.OPEN)
 
     def spends(self) -> Conversation[bool | None]:
         """Whether the key may execute a quote; None when it is not said. It is asked to execute one that is none."""
-        reply = yield self._call("PATCH", f"/payment-quotes/{_NO_QUOTE}/execute")
+        reply = yield self._api.call("PATCH", f"/v1/payment-quotes/{_NO_QUOTE}/execute")
         if reply.status == _NOT_FOUND and _code(reply) == "NOT_FOUND":
             return True
         return False if reply.status in (_UNAUTHORIZED, _FORBIDDEN) else None
@@ -189,10 +184,10 @@ class Strike:
         if invoice.amount is None or self._network not in (None, invoice.network):
             return Failed(reason="Strike can't pay an invoice without an amount, or for another chain")
         asked: dict[str, Json] = {"lnInvoice": invoice.text, "sourceCurrency": "BTC"}
-        reply = yield self._call("POST", "/payment-quotes/lightning", asked)
+        reply = yield self._api.call("POST", "/v1/payment-quotes/lightning", asked)
         if _code(reply) in _BEGUN:
             return Unresolved(reason=f"{_complaint(reply)}; {_CAN_NOT_FIND}")
-        quoted = read_object(reply.body) if reply.status in _GOOD else None
+        quoted = read_reply(reply, *_GOOD)
         quote_id = None if quoted is None else _id(quoted, "paymentQuoteId")
         if quoted is None or quote_id is None:
             return Failed(reason=_complaint(reply))
@@ -201,11 +196,11 @@ class Strike:
             return Failed(reason="Strike's quote does not tell the fee in bitcoin")
         if fee > fee_limit:
             return Failed(reason=f"the fee of {fee} is over the limit of {fee_limit}")
-        path = f"/payment-quotes/{quote_id}/execute"
-        reply = yield self._call("PATCH", path, within=_PAY_WITHIN)
-        if reply.status == 0 and not reply.sent:
+        path = f"/v1/payment-quotes/{quote_id}/execute"
+        reply = yield self._api.call("PATCH", path, within=PAY_WITHIN)
+        if is_unsent(reply):
             return Failed(reason=_complaint(reply))
-        told = read_object(reply.body) if reply.status in _GOOD else None
+        told = read_reply(reply, *_GOOD)
         if told is None:
             refused = reply.status in (_BAD_REQUEST, _UNPROCESSABLE) and _code(reply) in _REFUSALS
             if refused or reply.status in (_UNAUTHORIZED, _FORBIDDEN):
@@ -215,8 +210,8 @@ class Strike:
         payment_id, completed = _id(told, "paymentId"), text(told, "state") == "COMPLETED"
         if not isinstance(outcome, Unresolved) or payment_id is None:
             return outcome
-        reply = yield self._call("GET", f"/payments/{payment_id}")  # the proof comes a little later
-        told = read_object(reply.body) if reply.status in _GOOD else None
+        reply = yield self._api.call("GET", f"/v1/payments/{payment_id}")  # the proof comes a little later
+        told = read_reply(reply, *_GOOD)
         if told is None or text(told, "paymentId") != payment_id:
             return outcome
         later = _outcome(told, invoice, fee)
@@ -229,7 +224,7 @@ class Strike:
 
     def balance(self) -> Conversation[Amount]:
         """The bitcoin that can be spent; other currencies are not counted. Raises WalletError."""
-        reply = yield self._call("GET", "/balances")
+        reply = yield self._api.call("GET", "/v1/balances")
         balances = read_list(reply.body) if reply.status in _GOOD else None
         if balances is None:
             raise WalletError(f"{self.name}: {_complaint(reply)}")
@@ -244,35 +239,21 @@ class Strike:
     # --- small print --------------------------------------------------------------------------------------------------
 
     def _listed(self, path: str, payment_hash: bytes) -> Conversation[list[Told]]:
-        told = _sensible((yield self._call("GET", f"{path}?$paymentHash={payment_hash.hex()}&$top=100")))
-        items = told.get("items")
-        if not isinstance(items, list):
+        told = _sensible((yield self._api.call("GET", f"/v1{path}?$paymentHash={payment_hash.hex()}&$top=100")))
+        listed = objects(told, "items")
+        if listed is None:
             raise NodeUnavailable("Strike's list can't be read")
-        listed = [each for each in items if isinstance(each, dict)]
-        if len(listed) != len(items):
-            raise NodeUnavailable("Strike's list can't be read")
-        return list(listed)
-
-    def _call(
-        self, method: str, path: str, asked: Mapping[str, Json] | None = None, *, within: timedelta = _ANSWER_WITHIN
-    ) -> HttpCall:
-        return HttpCall(
-            method=method,
-            url=f"{self._base_url}/v1{path}",
-            headers=self._headers,
-            body=b"" if asked is None else json.dumps(asked).encode(),
-            timeout=within,
-        )
+        return listed
 
 
 def _outcome(told: Told, invoice: Invoice, quoted_fee: Amount) -> PayOutcome:
     """What Strike says of a payment."""
     match text(told, "state"):
         case "COMPLETED":
-            lightning = _member(told, "lightning")
+            lightning = member(told, "lightning")
             preimage = preimage_of(lightning, "preImage", invoice.payment_hash)
             if preimage is None:
-                return Unresolved(reason=f"{_NO_PROOF}; {_CAN_NOT_FIND}")
+                return Unresolved(reason=f"{no_proof('Strike')}; {_CAN_NOT_FIND}")
             fee = _fee(told, invoice.amount or NOTHING)
             return Paid(preimage=preimage, fee=quoted_fee if fee is None else fee)
         case "FAILED":
@@ -288,7 +269,7 @@ def _fee(told: Told, amount: Amount) -> Amount | None:
 
 def _bitcoin(told: Told, name: str) -> Amount | None:
     """An amount of bitcoin; None for one of another currency."""
-    amount = _member(told, name)
+    amount = member(told, name)
     return _decimal(text(amount, "amount")) if text(amount, "currency") == "BTC" else None
 
 
@@ -313,21 +294,15 @@ def _id(told: Told, name: str) -> str | None:
     return value if value is not None and _ID.fullmatch(value) else None
 
 
-def _member(told: Told, name: str) -> Told:
-    """The object of this name; an empty one where there is none."""
-    value = told.get(name)
-    return value if isinstance(value, dict) else {}
-
-
 def _code(reply: HttpReply) -> str:
     """The code of an error; empty where there is none."""
     told = None if reply.status in _GOOD else read_object(reply.body)
-    code = None if told is None else text(_member(told, "data"), "code")
+    code = None if told is None else text(member(told, "data"), "code")
     return code if code is not None and re.fullmatch(r"[A-Z_]{1,60}", code) else ""
 
 
 def _sensible(reply: HttpReply) -> Told:
-    told = read_object(reply.body) if reply.status in _GOOD else None
+    told = read_reply(reply, *_GOOD)
     if told is None:
         raise NodeUnavailable(_complaint(reply))
     return told
@@ -335,22 +310,16 @@ def _sensible(reply: HttpReply) -> Told:
 
 def _complaint(reply: HttpReply) -> str:
     """What is wrong with a reply, in words that may be shown to anyone."""
-    if reply.status == 0:
-        return f"Strike did not answer ({reply.reason})" if reply.reason else "Strike did not answer"
-    if reply.status in _GOOD:
-        return "Strike answered with something that can't be read"
     if reply.status == _UNAUTHORIZED:
         return "Strike does not know the key"
     if reply.status == _FORBIDDEN:
         return "the key lacks a scope at Strike for this"
-    return f"Strike answered {reply.status} {_code(reply)}".rstrip()
+    return f"{fault_of(reply, 'Strike')} {_code(reply)}".rstrip()
 
 
 def _read(url: str) -> tuple[str, Secret[str]]:
     read = read_url(url, _FORM, _SCHEMES, "key!")
-    if read.password is not None or not _KEY.fullmatch(read.given["key"]):
-        raise WalletError(f"it has a password, or characters that no key has; it is written as {_FORM}")
-    return read.base_url, Secret(read.given["key"])
+    return read.base_url, read.key(_FORM)
 
 
 def _shortened(description: str) -> str:

@@ -5,6 +5,7 @@ A URL holds a key or a password, so no message quotes more of it than the names 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from farebox.core.errors import WalletError
 from farebox.core.secret import Secret
 
+_KEY: Final = re.compile(r"[!-~]+")
 _MOST_FILE: Final = 64 * 1024
 
 
@@ -24,6 +26,12 @@ class NodeUrl:
     base_url: str
     given: Mapping[str, str]
     password: Secret[str] | None = None
+
+    def key(self, form: str) -> Secret[str]:
+        """The `key` behind the question mark, fit for a header. Raises WalletError, which tells the form."""
+        if self.password is not None or not _KEY.fullmatch(self.given["key"]):
+            raise WalletError(f"it has a password, or characters that no key has; it is written as {form}")
+        return Secret(self.given["key"])
 
 
 def read_url(url: str, form: str, schemes: Mapping[str, str], *given: str, port: int | None = None) -> NodeUrl:

@@ -24,9 +24,9 @@ from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network, decode
+from farebox.core.bolt11 import MOST_DESCRIPTION_BYTES, Invoice, Network
 from farebox.core.conversation import Line
-from farebox.core.errors import MalformedInvoice, NodeUnavailable, WalletError
+from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
     Capabilities,
@@ -43,6 +43,8 @@ from farebox.core.ports import (
 )
 from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements
+from farebox.lightning.api import ANSWER_WITHIN, PAY_WITHIN
+from farebox.lightning.backend import TwoPorts
 from farebox.lightning.cln.said import (
     ALREADY_PAID,
     TIMED_OUT,
@@ -55,6 +57,8 @@ from farebox.lightning.cln.said import (
     rows_of,
     sensible,
 )
+from farebox.lightning.invoice import check_amount, read_made
+from farebox.lightning.outcome import is_unsent
 from farebox.lightning.reply import Told, count, hash_of, text
 from farebox.lightning.url import read_certificate, read_file, read_url
 
@@ -68,8 +72,6 @@ _TO_BE_PAID: Final = '[["method=invoice","method=listinvoices","method=waitanyin
 _SPENDING: Final = ("xpay", "pay", "sendpay", "keysend", "withdraw")  # each of them needs an argument
 _SPENDABLE: Final = frozenset({"CHANNELD_NORMAL", "CHANNELD_AWAITING_SPLICE"})
 _PAGE: Final = 100  # settlements, each of them asked for alone
-_ANSWER_WITHIN: Final = timedelta(seconds=10)
-_PAY_WITHIN: Final = timedelta(seconds=90)
 _TRY_FOR: Final = timedelta(seconds=30)
 _SECOND: Final = timedelta(seconds=1)
 _STATES: Final = MappingProxyType(
@@ -79,11 +81,10 @@ _STATES: Final = MappingProxyType(
         "expired": InvoiceState.CANCELLED,
     }
 )
-_MADE_ANOTHER: Final = "the node made another invoice than it was asked for"
 _TOLD_ANOTHER: Final = "the node tells something else than it was asked"
 
 
-class Cln:
+class Cln(TwoPorts):
     """A Core Lightning node.
 
     Make one with `Cln.from_url("cln+https://127.0.0.1:3010?rune=…&cert=/path/ca.pem")`, or on the node's own machine
@@ -100,7 +101,7 @@ class Cln:
         name: str,
         rune: Secret[str] | None = None,
         line: Line | None = None,
-        pay_within: timedelta = _PAY_WITHIN,
+        pay_within: timedelta = PAY_WITHIN,
     ) -> None:
         self._base_url = base_url
         self._name = name
@@ -110,7 +111,7 @@ class Cln:
         self._network: Network | None = None
 
     @classmethod
-    def from_url(cls, url: str, *, pay_within: timedelta = _PAY_WITHIN) -> Self:
+    def from_url(cls, url: str, *, pay_within: timedelta = PAY_WITHIN) -> Self:
         """Read `cln+https://host:3010?rune=…&cert=…` or `cln+unix:///path/to/lightning-rpc`.
 
         rune: the rune, or the path of a file that holds nothing else. cert: the path of clnrest's `ca.pem`; without it
@@ -135,16 +136,6 @@ class Cln:
             pay_within=pay_within,
         )
 
-    @classmethod
-    def open_receiver(cls, url: str) -> Self:
-        """The node, to be paid. Raises WalletError."""
-        return cls.from_url(url)
-
-    @classmethod
-    def open_wallet(cls, url: str) -> Self:
-        """The node, to pay. Raises WalletError."""
-        return cls.from_url(url)
-
     @property
     def name(self) -> str:
         """`cln at 127.0.0.1:3010`."""
@@ -159,8 +150,7 @@ class Cln:
 
     def create_invoice(self, amount: Amount, *, description: str, expires_in: timedelta) -> Conversation[Invoice]:
         """A new invoice for exactly this amount. Raises WalletError for nothing; NodeUnavailable."""
-        if not amount:
-            raise WalletError("cln can't ask for nothing: an invoice needs an amount")
+        check_amount(amount, by="cln")
         asked: dict[str, Json] = {
             "amount_msat": amount.msat,
             "label": f"farebox-{secrets.token_hex(16)}",  # cln wants one that no other invoice has
@@ -168,14 +158,7 @@ class Cln:
             "expiry": expires_in // _SECOND,
         }
         made = sensible((yield self._call("invoice", asked)), "invoice")
-        try:
-            invoice = decode(text(made, "bolt11") or "")
-        except MalformedInvoice:
-            raise NodeUnavailable("the node made an invoice that can't be read") from None
-        if (invoice.amount, invoice.payment_hash) != (amount, hash_of(made, "payment_hash")):
-            raise NodeUnavailable(_MADE_ANOTHER)
-        if self._network not in (None, invoice.network):
-            raise NodeUnavailable(_MADE_ANOTHER)
+        invoice = read_made(made, "bolt11", amount, network=self._network, by="the node", payment_hash="payment_hash")
         self._network = invoice.network
         return invoice
 
@@ -274,7 +257,7 @@ class Cln:
     def _paid_after(self, index: int, *, wait: timedelta) -> Conversation[Told | None]:
         """The first invoice that was paid after the one of this index; None when there is none so long."""
         asked: dict[str, Json] = {"lastpay_index": index, "timeout": max(0, wait // _SECOND)}
-        reply = yield self._call("waitanyinvoice", asked, within=wait + _ANSWER_WITHIN)
+        reply = yield self._call("waitanyinvoice", asked, within=wait + ANSWER_WITHIN)
         error = error_of(reply)
         if error is not None and error.code == TIMED_OUT:
             return None
@@ -288,7 +271,7 @@ class Cln:
     def pay_invoice(self, invoice: Invoice, *, fee_limit: Amount) -> Conversation[PayOutcome]:
         """Pay it, for at most so much to those in between; paid before, it is found with its proof."""
         reply = yield self._ask_for_payment(invoice.payment_hash)
-        if (reply.status == 0 and not reply.sent) or _is_forbidden(reply):  # and then nothing is paid
+        if is_unsent(reply) or _is_forbidden(reply):  # and then nothing is paid
             return Failed(reason=complaint(reply, "listpays"))
         found = _found(reply, invoice.payment_hash)
         if isinstance(found, Paid) or (isinstance(found, Unresolved) and found.known):
@@ -299,7 +282,7 @@ class Cln:
             "retry_for": _TRY_FOR // _SECOND,
         }
         reply = yield self._call("xpay", asked, within=self._pay_within)
-        if reply.status == 0 and not reply.sent:
+        if is_unsent(reply):
             return Failed(reason=complaint(reply, "xpay"))
         error = error_of(reply)
         if error is None:
@@ -340,7 +323,7 @@ class Cln:
         return self._call("listpays", {"payment_hash": payment_hash.hex()})
 
     def _call(
-        self, method: str, asked: Mapping[str, Json] | None = None, *, within: timedelta = _ANSWER_WITHIN
+        self, method: str, asked: Mapping[str, Json] | None = None, *, within: timedelta = ANSWER_WITHIN
     ) -> HttpCall:
         return HttpCall(
             method="POST",

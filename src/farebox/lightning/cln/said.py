@@ -11,9 +11,20 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.errors import NodeUnavailable
 from farebox.core.exchange import Json
 from farebox.core.ports import Failed, HttpReply, Paid, PayOutcome, Unresolved
-from farebox.lightning.reply import Told, hash_of, msats, preimage_of, read_object, text
+from farebox.lightning.outcome import in_flight, never_heard, no_proof, proven
+from farebox.lightning.reply import (
+    Told,
+    fault_of,
+    hash_of,
+    msats,
+    objects,
+    one_line,
+    preimage_of,
+    read_object,
+    read_reply,
+    text,
+)
 
-_NO_PROOF: Final = "cln says that it paid and does not prove it"
 TIMED_OUT: Final = 904  # of waitanyinvoice: nothing was paid
 ALREADY_PAID: Final = 219
 _MISSING: Final = -32602
@@ -21,11 +32,11 @@ _NO_METHOD: Final = -32601
 _BAD_RUNE: Final = frozenset({1501, 1503})  # not of this node; withdrawn
 _NOT_PERMITTED: Final = 1502
 _REFUSED: Final = frozenset({401, 403})
+_GOOD: Final = (200, 201)
 # What xpay says when it has not begun, or is done: arguments, no such method, destination, route, fee, expiry, time.
 _ENDED: Final = frozenset({_MISSING, _NO_METHOD, 203, 205, 206, 207, 209, 210})
 _QUOTED: Final = re.compile(r"invalid token.*", re.DOTALL)  # cln quotes what it was given, which may be a rune
 _MSATS: Final = re.compile(r"([0-9]{1,19})msat", re.ASCII)
-_MOST_REASON: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ class ClnError:
 
 def succeeded(reply: HttpReply) -> bool:
     """clnrest says 201, and older ones and the socket 200."""
-    return reply.status in (200, 201)
+    return reply.status in _GOOD
 
 
 def error_of(reply: HttpReply) -> ClnError | None:
@@ -75,18 +86,16 @@ def error_of(reply: HttpReply) -> ClnError | None:
     code = None if error is None else error.get("code")
     if error is not None and isinstance(code, int) and not isinstance(code, bool):
         words = _QUOTED.sub("invalid token", text(error, "message") or "no reason")
-        return ClnError(code, " ".join(words.split())[:_MOST_REASON])
+        return ClnError(code, one_line(words))
     return ClnError(reply.status, "refused") if reply.status in _REFUSED else None
 
 
 def complaint(reply: HttpReply, method: str) -> str:
     """What is wrong with a reply, in words that may be shown to anyone."""
-    if reply.status == 0:
-        return f"cln did not answer ({reply.reason})" if reply.reason else "cln did not answer"
     error = error_of(reply)
-    if error is not None:
-        return forbidden(method) if error.forbidden else f"cln: {error.message}"
-    return "cln answered with something that can't be read" if succeeded(reply) else f"cln answered {reply.status}"
+    if error is None:
+        return fault_of(reply, "cln")
+    return forbidden(method) if error.forbidden else f"cln: {error.message}"
 
 
 def forbidden(method: str) -> str:
@@ -96,7 +105,7 @@ def forbidden(method: str) -> str:
 
 def sensible(reply: HttpReply, method: str) -> Told:
     """The members of a good reply. Raises NodeUnavailable."""
-    told = read_object(reply.body) if succeeded(reply) else None
+    told = read_reply(reply, *_GOOD)
     if told is None:
         raise NodeUnavailable(complaint(reply, method))
     return told
@@ -104,27 +113,22 @@ def sensible(reply: HttpReply, method: str) -> Told:
 
 def rows_of(reply: HttpReply, name: str) -> list[Told] | None:
     """The objects of a list in a reply; None when it is none, or holds something else."""
-    told = read_object(reply.body) if succeeded(reply) else None
-    rows = None if told is None else told.get(name)
-    if not isinstance(rows, list):
-        return None
-    objects: list[Told] = [each for each in rows if isinstance(each, dict)]
-    return objects if len(objects) == len(rows) else None
+    told = read_reply(reply, *_GOOD)
+    return None if told is None else objects(told, name)
 
 
 def outcome_of_xpay(reply: HttpReply, payment_hash: bytes) -> PayOutcome:
     """What a reply to xpay says that is no error."""
-    told = read_object(reply.body) if succeeded(reply) else None
+    told = read_reply(reply, *_GOOD)
     if told is None:
         return Unresolved(reason=complaint(reply, "xpay"))
-    preimage = preimage_of(told, "payment_preimage", payment_hash)
-    return Unresolved(reason=_NO_PROOF) if preimage is None else Paid(preimage=preimage, fee=fee_of(told))
+    return proven(told, "payment_preimage", payment_hash, fee=fee_of(told), by="cln")
 
 
 def outcome_of_pays(rows: Sequence[Told], payment_hash: bytes) -> PayOutcome:
     """What all attempts at one payment come to: proven by one of them, or failed when every one has."""
     if not rows:
-        return Unresolved(reason="cln has never heard of this payment", known=False)
+        return never_heard("cln")
     if any(hash_of(row, "payment_hash") != payment_hash for row in rows):
         return Unresolved(reason="cln tells something else than it was asked")
     complete = [row for row in rows if text(row, "status") == "complete"]
@@ -133,10 +137,10 @@ def outcome_of_pays(rows: Sequence[Told], payment_hash: bytes) -> PayOutcome:
         if preimage is not None:
             return Paid(preimage=preimage, fee=fee_of(row))
     if complete:
-        return Unresolved(reason=_NO_PROOF)
+        return Unresolved(reason=no_proof("cln"))
     if all(text(row, "status") == "failed" for row in rows):
         return Failed(reason="cln says that the payment failed")
-    return Unresolved(reason="the payment is in flight")
+    return in_flight()
 
 
 def fee_of(told: Told) -> Amount:

@@ -13,7 +13,6 @@ Rules
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -23,16 +22,15 @@ from typing import Final, Self
 from urllib.parse import urlencode
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import Invoice, Network, decode, fitting
+from farebox.core.bolt11 import Invoice, Network, fitting
 from farebox.core.conversation import Line
-from farebox.core.errors import MalformedInvoice, NodeUnavailable, WalletError
+from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.exchange import Json
 from farebox.core.ports import (
     Capabilities,
     Capability,
     Conversation,
     Failed,
-    HttpCall,
     InvoiceState,
     InvoiceStatus,
     NodeFacts,
@@ -41,6 +39,9 @@ from farebox.core.ports import (
 )
 from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements
+from farebox.lightning.api import PAY_WITHIN, Api
+from farebox.lightning.backend import TwoPorts
+from farebox.lightning.invoice import check_amount, read_made
 from farebox.lightning.lnd.said import (
     FORBIDDEN,
     complaint,
@@ -54,7 +55,8 @@ from farebox.lightning.lnd.said import (
     sensible,
     settlements_of,
 )
-from farebox.lightning.reply import Told, read_lines, read_object, text
+from farebox.lightning.outcome import is_unsent, never_heard
+from farebox.lightning.reply import Told, member, objects, read_lines, read_reply, text
 from farebox.lightning.url import read_certificate, read_file, read_url
 
 CAPABILITIES: Final = frozenset(Capability)
@@ -63,7 +65,6 @@ _PORT: Final = 8080
 _MACAROON_V2: Final = b"\x02"
 _HEX: Final = re.compile(r"([0-9a-fA-F]{2}){32,}")
 _PAGE: Final = 300  # invoices, of 2 KB or so, of which a reply may have 1 MiB
-_PAY_WITHIN: Final = timedelta(seconds=90)
 _ROUTE_WITHIN: Final = timedelta(seconds=60)
 _SILENCE: Final = timedelta(milliseconds=20)
 _STATES: Final = MappingProxyType(
@@ -78,7 +79,7 @@ _OK, _NOT_FOUND = 200, 404
 _NO_SUCH_PAYMENT, _EXISTS = 5, 6  # gRPC's NOT_FOUND and ALREADY_EXISTS
 
 
-class Lnd:
+class Lnd(TwoPorts):
     """An lnd node. Make one with `Lnd.from_url("lnd+https://127.0.0.1:8080?macaroon=/path&cert=/path/tls.cert")`.
 
     With a macaroon of `invoices:read invoices:write` it can be paid and can't pay.
@@ -92,16 +93,18 @@ class Lnd:
         base_url: str,
         macaroon: Secret[str],
         certificate: str | None = None,
-        pay_within: timedelta = _PAY_WITHIN,
+        pay_within: timedelta = PAY_WITHIN,
     ) -> None:
-        self._base_url = base_url
         self._pay_within = pay_within
-        self._headers = Secret(f"grpc-metadata-macaroon: {macaroon.reveal()}\ncontent-type: application/json")
-        self._line = None if certificate is None else Line(certificate=certificate)
+        self._api = Api(
+            base_url=base_url,
+            headers=Secret(f"grpc-metadata-macaroon: {macaroon.reveal()}\ncontent-type: application/json"),
+            line=None if certificate is None else Line(certificate=certificate),
+        )
         self._network: Network | None = None
 
     @classmethod
-    def from_url(cls, url: str, *, pay_within: timedelta = _PAY_WITHIN) -> Self:
+    def from_url(cls, url: str, *, pay_within: timedelta = PAY_WITHIN) -> Self:
         """Read `lnd+https://host:8080?macaroon=…&cert=…`.
 
         macaroon: the path of a file, or its bytes in hexadecimal digits. cert: the path of lnd's `tls.cert`; without it
@@ -116,20 +119,10 @@ class Lnd:
             pay_within=pay_within,
         )
 
-    @classmethod
-    def open_receiver(cls, url: str) -> Self:
-        """The node, to be paid. Raises WalletError."""
-        return cls.from_url(url)
-
-    @classmethod
-    def open_wallet(cls, url: str) -> Self:
-        """The node, to pay. Raises WalletError."""
-        return cls.from_url(url)
-
     @property
     def name(self) -> str:
         """`lnd at 127.0.0.1:8080`."""
-        return f"lnd at {self._base_url.partition('://')[2]}"
+        return f"lnd at {self._api.place}"
 
     @property
     def network(self) -> Network | None:
@@ -155,17 +148,17 @@ class Lnd:
     def settle_invoice(self, preimage: Secret[bytes]) -> Conversation[InvoiceStatus]:
         """Take what is held; where it then stands. Raises NodeUnavailable."""
         octets = preimage.reveal()
-        yield self._call("POST", "/v2/invoices/settle", {"preimage": _base64(octets)})
+        yield self._api.call("POST", "/v2/invoices/settle", {"preimage": _base64(octets)})
         return (yield from self.lookup_invoice(sha256(octets).digest()))
 
     def cancel_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
         """Give back what is held, or let nobody pay; where it then stands. Raises NodeUnavailable."""
-        yield self._call("POST", "/v2/invoices/cancel", {"payment_hash": _base64(payment_hash)})
+        yield self._api.call("POST", "/v2/invoices/cancel", {"payment_hash": _base64(payment_hash)})
         return (yield from self.lookup_invoice(payment_hash))
 
     def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
         """What lnd says of one of its invoices: its `state`, never its preimage. Raises NodeUnavailable."""
-        reply = yield self._call("GET", f"/v1/invoice/{payment_hash.hex()}")
+        reply = yield self._api.call("GET", f"/v1/invoice/{payment_hash.hex()}")
         if reply.status == _NOT_FOUND:
             return InvoiceStatus(state=InvoiceState.UNKNOWN)
         told = sensible(reply)
@@ -184,15 +177,15 @@ class Lnd:
 
     def spends(self) -> Conversation[bool | None]:
         """Whether the macaroon pays; None when lnd does not say. It is asked to pay nothing at all."""
-        reply = yield self._call("POST", "/v2/router/send", {})
+        reply = yield self._api.call("POST", "/v2/router/send", {})
         if reply.status in (0, _NOT_FOUND):
             return None
         return None if (error := error_of(reply)) is None else not error.forbidden
 
     def facts(self) -> Conversation[NodeFacts]:
         """What a macaroon with `info:read` and `offchain:read` is told. Raises NodeUnavailable."""
-        info = yield self._call("GET", "/v1/getinfo")
-        balance = yield self._call("GET", "/v1/balance/channels")
+        info = yield self._api.call("GET", "/v1/getinfo")
+        balance = yield self._api.call("GET", "/v1/balance/channels")
         return facts_of(info, balance)
 
     # --- settlements --------------------------------------------------------------------------------------------------
@@ -208,16 +201,10 @@ class Lnd:
             first = yield from self._first_settled()
             if first is not None:
                 return first
-        reply = yield HttpCall(
-            method="GET",
-            url=f"{self._base_url}/v1/invoices/subscribe?settle_index={index}",
-            headers=self._headers,
-            timeout=wait,
-            line=self._line,
-            endless=_SILENCE,
-        )
+        path = f"/v1/invoices/subscribe?settle_index={index}"
+        reply = yield self._api.call("GET", path, within=wait, endless=_SILENCE)
         if reply.status == 0 and reply.sent and "Timeout" in reply.reason:
-            sensible((yield self._call("GET", "/v1/invoices?num_max_invoices=1&reversed=true")))  # it is only quiet
+            sensible((yield self._api.call("GET", "/v1/invoices?num_max_invoices=1&reversed=true")))  # it is only quiet
             return Settlements(settled=(), cursor=str(index))
         if reply.status != _OK:
             raise NodeUnavailable(complaint(reply))
@@ -268,12 +255,12 @@ class Lnd:
                 "reversed": str(newest_first).lower(),
             }
         )
-        told = sensible((yield self._call("GET", f"/v1/invoices?{asked}")))
-        invoices = told.get("invoices")
-        if not isinstance(invoices, list) or not all(isinstance(each, dict) for each in invoices):
+        told = sensible((yield self._api.call("GET", f"/v1/invoices?{asked}")))
+        invoices = objects(told, "invoices")
+        if invoices is None:
             raise NodeUnavailable("the node's invoices can't be read")
         edge = "first_index_offset" if newest_first else "last_index_offset"
-        return [each for each in invoices if isinstance(each, dict)], number_of(told, edge) or 0
+        return invoices, number_of(told, edge) or 0
 
     # --- paying -------------------------------------------------------------------------------------------------------
 
@@ -285,8 +272,8 @@ class Lnd:
             "timeout_seconds": _ROUTE_WITHIN // timedelta(seconds=1),
             "no_inflight_updates": True,
         }
-        reply = yield self._call("POST", "/v2/router/send", asked, within=self._pay_within)
-        if reply.status == 0 and not reply.sent:
+        reply = yield self._api.call("POST", "/v2/router/send", asked, within=self._pay_within)
+        if is_unsent(reply):
             return Failed(reason=complaint(reply))
         error = error_of(reply)
         if error is not None:
@@ -301,22 +288,20 @@ class Lnd:
     def lookup_payment(self, payment_hash: bytes) -> Conversation[PayOutcome]:
         """What became of a payment. Raises WalletError when the macaroon does not allow to ask."""
         named = base64.urlsafe_b64encode(payment_hash).decode()
-        reply = yield self._call("GET", f"/v2/router/track/{named}", endless=_SILENCE)
+        reply = yield self._api.call("GET", f"/v2/router/track/{named}", endless=_SILENCE)
         error = error_of(reply)
         if error is None:
             return outcome_of(reply, payment_hash)
         if error.forbidden:
             raise WalletError(f"{self.name}: {FORBIDDEN} (offchain:read)")
         if error.code == _NO_SUCH_PAYMENT:
-            return Unresolved(reason="lnd has never heard of this payment", known=False)
+            return never_heard("lnd")
         return Unresolved(reason=f"lnd: {error.message}")
 
     def balance(self) -> Conversation[Amount]:
         """What its channels hold on its side. Raises WalletError."""
-        reply = yield self._call("GET", "/v1/balance/channels")
-        told = read_object(reply.body) if reply.status == _OK else None
-        local = None if told is None else told.get("local_balance")
-        balance = msats_of(local, "msat") if isinstance(local, dict) else None
+        reply = yield self._api.call("GET", "/v1/balance/channels")
+        balance = msats_of(member(read_reply(reply) or {}, "local_balance"), "msat")
         if balance is None:
             raise WalletError(f"{self.name}: {complaint(reply)}")
         return balance
@@ -326,8 +311,7 @@ class Lnd:
     def _make(
         self, path: str, named: Mapping[str, Json], amount: Amount, description: str, expires_in: timedelta
     ) -> Conversation[Invoice]:
-        if not amount:
-            raise WalletError("lnd can't ask for nothing: an invoice needs an amount")
+        check_amount(amount, by="lnd")
         asked: dict[str, Json] = {
             **named,
             "value_msat": str(amount.msat),
@@ -335,34 +319,10 @@ class Lnd:
             "expiry": str(expires_in // timedelta(seconds=1)),
             "private": True,  # with the way to private channels, if it has no others
         }
-        made = sensible((yield self._call("POST", path, asked)))
-        try:
-            invoice = decode(text(made, "payment_request") or "")
-        except MalformedInvoice:
-            raise NodeUnavailable("the node made an invoice that can't be read") from None
-        if invoice.amount != amount or self._network not in (None, invoice.network):
-            raise NodeUnavailable("the node made another invoice than it was asked for")
+        made = sensible((yield self._api.call("POST", path, asked)))
+        invoice = read_made(made, "payment_request", amount, network=self._network, by="the node")
         self._network = invoice.network
         return invoice
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        asked: Mapping[str, Json] | None = None,
-        *,
-        within: timedelta = timedelta(seconds=10),
-        endless: timedelta | None = None,
-    ) -> HttpCall:
-        return HttpCall(
-            method=method,
-            url=self._base_url + path,
-            headers=self._headers,
-            body=b"" if asked is None else json.dumps(asked).encode(),
-            timeout=within,
-            line=self._line,
-            endless=endless,
-        )
 
 
 def _read_macaroon(given: str) -> Secret[str]:

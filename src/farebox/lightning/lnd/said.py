@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
-from farebox.core.amount import NOTHING, Amount
-from farebox.core.bolt11 import Network
+from farebox.core.amount import Amount
 from farebox.core.errors import NodeUnavailable
 from farebox.core.exchange import HASH_BYTES
-from farebox.core.ports import Failed, HttpReply, NodeFacts, Paid, PayOutcome, Unresolved
+from farebox.core.ports import Failed, HttpReply, NodeFacts, PayOutcome, Unresolved
 from farebox.core.settlement import Settlement
-from farebox.lightning.reply import Told, count, hash_of, msats, preimage_of, read_lines, read_object, text
+from farebox.lightning.outcome import in_flight, proven
+from farebox.lightning.reply import (
+    Told,
+    count,
+    fault_of,
+    hash_of,
+    member,
+    msats,
+    network_of,
+    one_line,
+    read_lines,
+    read_reply,
+    text,
+)
 
 FORBIDDEN: Final = "the macaroon does not allow it"
-_NO_PROOF: Final = "lnd says that it paid and does not prove it"
-_MOST_REASON: Final = 200
 _MOST_DIGITS: Final = 19
-_NETWORKS: Final = MappingProxyType(
-    {
-        "mainnet": Network.MAINNET,
-        "testnet": Network.TESTNET,
-        "testnet4": Network.TESTNET,
-        "signet": Network.SIGNET,
-        "regtest": Network.REGTEST,
-    }
-)
 _OK: Final = 200
 
 
@@ -51,7 +51,7 @@ def error_of(reply: HttpReply) -> LndError | None:
     error = inner if isinstance(inner, dict) else told
     if error is None or not isinstance(error.get("code"), int):
         return None
-    return LndError(count(error, "code") or 0, (text(error, "message") or "no reason")[:_MOST_REASON])
+    return LndError(count(error, "code") or 0, one_line(text(error, "message") or "no reason"))
 
 
 def outcome_of(reply: HttpReply, payment_hash: bytes) -> PayOutcome:
@@ -62,20 +62,17 @@ def outcome_of(reply: HttpReply, payment_hash: bytes) -> PayOutcome:
         return Unresolved(reason=complaint(reply))
     match text(told, "status"):
         case "SUCCEEDED":
-            preimage = preimage_of(told, "payment_preimage", payment_hash)
-            if preimage is None:
-                return Unresolved(reason=_NO_PROOF)
-            return Paid(preimage=preimage, fee=msats_of(told, "fee_msat") or NOTHING)
+            return proven(told, "payment_preimage", payment_hash, fee=msats_of(told, "fee_msat"), by="lnd")
         case "FAILED":
             why = text(told, "failure_reason") or ""
             return Failed(reason=f"lnd: {why.removeprefix('FAILURE_REASON_').lower().replace('_', ' ')}")
         case _:
-            return Unresolved(reason="the payment is in flight")
+            return in_flight()
 
 
 def sensible(reply: HttpReply) -> Told:
     """The object that lnd answered. Raises NodeUnavailable."""
-    told = read_object(reply.body) if reply.status == _OK else None
+    told = read_reply(reply)
     if told is None:
         raise NodeUnavailable(complaint(reply))
     return told
@@ -83,12 +80,10 @@ def sensible(reply: HttpReply) -> Told:
 
 def complaint(reply: HttpReply) -> str:
     """What is wrong with a reply, in words that may be shown to anyone."""
-    if reply.status == 0:
-        return f"lnd did not answer ({reply.reason})" if reply.reason else "lnd did not answer"
     error = error_of(reply)
     if error is not None:
         return f"lnd: {FORBIDDEN if error.forbidden else error.message}"
-    return f"lnd answered {reply.status}" if reply.status != _OK else "lnd answered with something that can't be read"
+    return fault_of(reply, "lnd")
 
 
 def settlements_of(told: Told) -> list[Settlement]:
@@ -128,12 +123,12 @@ def octets_of(told: Told, name: str) -> bytes | None:
 def facts_of(info: HttpReply, balance: HttpReply) -> NodeFacts:
     """What lnd says of itself and of its channels. Raises NodeUnavailable."""
     told, channels = _allowed(info), _allowed(balance)
-    chains, remote, synced = told.get("chains"), channels.get("remote_balance"), told.get("synced_to_chain")
+    chains, synced = told.get("chains"), told.get("synced_to_chain")
     first = chains[0] if isinstance(chains, list) and chains else None
     return NodeFacts(
-        network=_NETWORKS.get(text(first, "network") or "") if isinstance(first, dict) else None,
+        network=network_of(first, "network") if isinstance(first, dict) else None,
         synced=synced if isinstance(synced, bool) else None,
-        inbound=msats_of(remote, "msat") if isinstance(remote, dict) else None,
+        inbound=msats_of(member(channels, "remote_balance"), "msat"),
     )
 
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -13,9 +12,7 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
-    Conversation,
     Failed,
-    HttpCall,
     HttpReply,
     InvoiceState,
     InvoiceStatus,
@@ -26,9 +23,10 @@ from farebox.core.ports import (
 from farebox.core.settlement import Settlement
 from farebox.lightning.blink import Blink
 from farebox.lightning.sandbox import Sandbox
+from farebox.testing.backend_faults import ReceiverFaultSuite, WalletFaultSuite
 from farebox.testing.backends import FEE_LIMIT, NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_blink import FakeBlink, Key
-from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.faked_world import FakedWorld
 from farebox.testing.scripted import said, tell
 from farebox.testing.settlement_streams import StreamSuite
 
@@ -41,37 +39,33 @@ NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 NO_WAIT = timedelta(0)
 
 
-class BlinkWorld(SandboxWorld):
+class BlinkWorld(FakedWorld):
     """The adapter against Blink's interface in front of the sandbox, without a socket."""
 
     def __init__(self, sandbox: Sandbox, clock: Any) -> None:
-        super().__init__(sandbox, clock.forward)
-        self.receiver = Blink.from_url("blink+https://blink.test?key=sellers")
-        self.wallet = Blink.from_url("blink+https://blink.test?key=buyers&wallet=two")
         keys = {"sellers": Key(sandbox.seller, "one", ("READ", "RECEIVE")), "buyers": Key(sandbox.buyer, "two")}
         self.blink = FakeBlink(keys, clock)
-        self._answer: Callable[[HttpCall], HttpReply] = self.blink
-
-    def ask(self, conversation: Conversation[T]) -> T:
-        try:
-            call = next(conversation)
-            while True:
-                call = conversation.send(self._answer(call))
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-
-    @contextmanager
-    def out_of_reach(self) -> Iterator[None]:
-        self._answer = lambda _: NO_CONNECTION
-        yield
-        self._answer = self.blink
+        super().__init__(
+            sandbox,
+            clock.forward,
+            self.blink,
+            receiver=Blink.from_url("blink+https://blink.test?key=sellers"),
+            wallet=Blink.from_url("blink+https://blink.test?key=buyers&wallet=two"),
+        )
 
 
 class _Conformance:
     @pytest.fixture
     def world(self, sandbox: Sandbox, clock: Any) -> BlinkWorld:
         return BlinkWorld(sandbox, clock)
+
+
+class TestReceiverFaults(_Conformance, ReceiverFaultSuite):
+    pass
+
+
+class TestWalletFaults(_Conformance, WalletFaultSuite):
+    pass
 
 
 class TestReceiver(_Conformance, ReceiverSuite):

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,9 +29,10 @@ from farebox.core.ports import (
 from farebox.core.settlement import Settlement, Settlements
 from farebox.lightning.cln import Cln
 from farebox.lightning.sandbox import Sandbox
+from farebox.testing.backend_faults import ReceiverFaultSuite, WalletFaultSuite
 from farebox.testing.backends import FEE_LIMIT, NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_cln import FakeCln, Rune
-from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.faked_world import FakedWorld
 from farebox.testing.scripted import tell
 from farebox.testing.settlement_streams import StreamSuite
 
@@ -76,25 +76,19 @@ def fake_of(sandbox: Sandbox, *, nested: bool = False) -> FakeCln:
     )
 
 
-class ClnWorld(SandboxWorld):
+class ClnWorld(FakedWorld):
     """The adapter against Core Lightning's methods in front of the sandbox, without a socket."""
 
     def __init__(self, sandbox: Sandbox, forward: Callable[[timedelta], None], *, over: str = "rest") -> None:
-        super().__init__(sandbox, forward)
         unix = over == "unix"
-        self.receiver = Cln.open_receiver("cln+unix:///seller/lightning-rpc" if unix else url_of(SHOPS_RUNE))
-        self.wallet = Cln.open_wallet("cln+unix:///buyer/lightning-rpc" if unix else url_of(BUYERS_RUNE))
         self.fake = fake_of(sandbox)
-        self._answer: Callable[[HttpCall], HttpReply] = self.fake
-
-    def ask(self, conversation: Conversation[T]) -> T:
-        return carry(conversation, self._answer)
-
-    @contextmanager
-    def out_of_reach(self) -> Iterator[None]:
-        self._answer = lambda call: NO_CONNECTION
-        yield
-        self._answer = self.fake
+        super().__init__(
+            sandbox,
+            forward,
+            self.fake,
+            receiver=Cln.open_receiver("cln+unix:///seller/lightning-rpc" if unix else url_of(SHOPS_RUNE)),
+            wallet=Cln.open_wallet("cln+unix:///buyer/lightning-rpc" if unix else url_of(BUYERS_RUNE)),
+        )
 
 
 class _Conformance:
@@ -104,6 +98,14 @@ class _Conformance:
 
 
 class TestStream(_Conformance, StreamSuite):
+    pass
+
+
+class TestReceiverFaults(_Conformance, ReceiverFaultSuite):
+    pass
+
+
+class TestWalletFaults(_Conformance, WalletFaultSuite):
     pass
 
 

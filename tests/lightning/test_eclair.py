@@ -3,8 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -16,9 +15,7 @@ from farebox.core.bolt11 import Invoice, Network
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
     Capability,
-    Conversation,
     Failed,
-    HttpCall,
     HttpReply,
     InvoiceState,
     InvoiceStatus,
@@ -28,9 +25,10 @@ from farebox.core.ports import (
 )
 from farebox.lightning.eclair import Eclair
 from farebox.lightning.sandbox import Sandbox
+from farebox.testing.backend_faults import ReceiverFaultSuite, WalletFaultSuite
 from farebox.testing.backends import FEE_LIMIT, NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_eclair import FakeEclair
-from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.faked_world import FakedWorld
 from farebox.testing.scripted import said, tell
 
 T = TypeVar("T")
@@ -43,36 +41,32 @@ GETINFO = HttpReply(status=200, body=b'{"nodeId":"02","network":"regtest","versi
 EMPTY = HttpReply(status=200, body=b"[]")
 
 
-class EclairWorld(SandboxWorld):
+class EclairWorld(FakedWorld):
     """The adapter against eclair's API in front of the sandbox, without a socket."""
 
     def __init__(self, sandbox: Sandbox, clock: Any) -> None:
-        super().__init__(sandbox, clock.forward)
-        self.receiver = Eclair.from_url("eclair+http://:seller's@eclair.test:8080")
-        self.wallet = Eclair.from_url("eclair+http://:buyer's@eclair.test:8080")
         self.eclair = FakeEclair({"seller's": sandbox.seller, "buyer's": sandbox.buyer}, clock)
-        self._answer: Callable[[HttpCall], HttpReply] = self.eclair
-
-    def ask(self, conversation: Conversation[T]) -> T:
-        try:
-            call = next(conversation)
-            while True:
-                call = conversation.send(self._answer(call))
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-
-    @contextmanager
-    def out_of_reach(self) -> Iterator[None]:
-        self._answer = lambda _: NO_CONNECTION
-        yield
-        self._answer = self.eclair
+        super().__init__(
+            sandbox,
+            clock.forward,
+            self.eclair,
+            receiver=Eclair.from_url("eclair+http://:seller's@eclair.test:8080"),
+            wallet=Eclair.from_url("eclair+http://:buyer's@eclair.test:8080"),
+        )
 
 
 class _Conformance:
     @pytest.fixture
     def world(self, sandbox: Sandbox, clock: Any) -> EclairWorld:
         return EclairWorld(sandbox, clock)
+
+
+class TestReceiverFaults(_Conformance, ReceiverFaultSuite):
+    pass
+
+
+class TestWalletFaults(_Conformance, WalletFaultSuite):
+    pass
 
 
 class TestReceiver(_Conformance, ReceiverSuite):

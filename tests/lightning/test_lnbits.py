@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -13,7 +12,6 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
-    Conversation,
     Failed,
     HttpReply,
     InvoiceState,
@@ -25,6 +23,7 @@ from farebox.core.ports import (
 from farebox.core.settlement import Settlement, Settlements
 from farebox.lightning.lnbits import LNbits
 from farebox.lightning.sandbox import Sandbox
+from farebox.testing.backend_faults import ReceiverFaultSuite, WalletFaultSuite
 from farebox.testing.backends import (
     FEE_LIMIT,
     NOBODYS_HASH,
@@ -35,7 +34,7 @@ from farebox.testing.backends import (
     WalletWorld,
 )
 from farebox.testing.fake_lnbits import FakeLNbits
-from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.faked_world import FakedWorld
 from farebox.testing.scripted import said, tell
 from farebox.testing.settlement_streams import StreamSuite
 
@@ -48,33 +47,22 @@ NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 API = "http://lnbits.test:5000/api/v1"
 
 
-class LNbitsWorld(SandboxWorld):
+class LNbitsWorld(FakedWorld):
     """The adapter against LNbits' API in front of the sandbox, without a socket."""
 
     def __init__(self, sandbox: Sandbox, forward: Callable[[timedelta], None]) -> None:
-        super().__init__(sandbox, forward)
-        self.receiver = LNbits.from_url("lnbits+http://lnbits.test:5000?key=seller-in")
-        self.wallet = LNbits.from_url("lnbits+http://lnbits.test:5000?key=buyer-admin")
         self.server = FakeLNbits(
             sandbox,
             invoice_keys={"seller-in": "seller", "buyer-in": "buyer"},
             admin_keys={"seller-admin": "seller", "buyer-admin": "buyer"},
         )
-
-    def ask(self, conversation: Conversation[T]) -> T:
-        try:
-            call = next(conversation)
-            while True:
-                call = conversation.send(self.server(call))
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-
-    @contextmanager
-    def out_of_reach(self) -> Iterator[None]:
-        self.server.reachable = False
-        yield
-        self.server.reachable = True
+        super().__init__(
+            sandbox,
+            forward,
+            self.server,
+            receiver=LNbits.from_url("lnbits+http://lnbits.test:5000?key=seller-in"),
+            wallet=LNbits.from_url("lnbits+http://lnbits.test:5000?key=buyer-admin"),
+        )
 
 
 class _Conformance:
@@ -84,6 +72,14 @@ class _Conformance:
 
 
 class TestStream(_Conformance, StreamSuite):
+    pass
+
+
+class TestReceiverFaults(_Conformance, ReceiverFaultSuite):
+    pass
+
+
+class TestWalletFaults(_Conformance, WalletFaultSuite):
     pass
 
 

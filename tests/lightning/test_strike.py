@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,9 +14,7 @@ from farebox.core.bolt11 import Invoice, Network
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
     Capability,
-    Conversation,
     Failed,
-    HttpCall,
     HttpReply,
     InvoiceState,
     InvoiceStatus,
@@ -27,6 +24,7 @@ from farebox.core.ports import (
 )
 from farebox.lightning.sandbox import Sandbox
 from farebox.lightning.strike import Strike
+from farebox.testing.backend_faults import ReceiverFaultSuite, WalletFaultSuite
 from farebox.testing.backends import (
     FEE_LIMIT,
     NOBODYS_HASH,
@@ -38,7 +36,7 @@ from farebox.testing.backends import (
     WalletWorld,
 )
 from farebox.testing.fake_strike import FakeStrike, Key
-from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.faked_world import FakedWorld
 from farebox.testing.scripted import said, tell
 
 T = TypeVar("T")
@@ -50,36 +48,32 @@ NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 RECEIVING = frozenset({"partner.receive-request.create", "partner.receive-request.read"})
 
 
-class StrikeWorld(SandboxWorld):
+class StrikeWorld(FakedWorld):
     """The adapter against Strike's API in front of the sandbox, without a socket."""
 
     def __init__(self, sandbox: Sandbox, clock: Any) -> None:
-        super().__init__(sandbox, clock.forward)
-        self.receiver = Strike.open_receiver("strike+https://strike.test?key=sellers")
-        self.wallet = Strike.open_wallet("strike+https://strike.test?key=buyers")
         self.strike = FakeStrike({"sellers": Key(sandbox.seller, RECEIVING), "buyers": Key(sandbox.buyer)}, clock)
-        self._answer: Callable[[HttpCall], HttpReply] = self.strike
-
-    def ask(self, conversation: Conversation[T]) -> T:
-        try:
-            call = next(conversation)
-            while True:
-                call = conversation.send(self._answer(call))
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-
-    @contextmanager
-    def out_of_reach(self) -> Iterator[None]:
-        self._answer = lambda _: NO_CONNECTION
-        yield
-        self._answer = self.strike
+        super().__init__(
+            sandbox,
+            clock.forward,
+            self.strike,
+            receiver=Strike.open_receiver("strike+https://strike.test?key=sellers"),
+            wallet=Strike.open_wallet("strike+https://strike.test?key=buyers"),
+        )
 
 
 class _Conformance:
     @pytest.fixture
     def world(self, sandbox: Sandbox, clock: Any) -> StrikeWorld:
         return StrikeWorld(sandbox, clock)
+
+
+class TestReceiverFaults(_Conformance, ReceiverFaultSuite):
+    pass
+
+
+class TestWalletFaults(_Conformance, WalletFaultSuite):
+    pass
 
 
 class TestReceiver(_Conformance, ReceiverSuite):

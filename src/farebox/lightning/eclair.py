@@ -44,6 +44,7 @@ from farebox.lightning.reply import (
     hash_of,
     member,
     msats,
+    need,
     network_of,
     one_line,
     preimage_of,
@@ -260,10 +261,7 @@ def _why(told: Told) -> str:
 
 
 def _sensible(reply: HttpReply) -> Told:
-    told = read_reply(reply)
-    if told is None:
-        raise NodeUnavailable(_complaint(reply))
-    return told
+    return need(reply, _complaint(reply))
 
 
 def _complaint(reply: HttpReply) -> str:

@@ -11,7 +11,7 @@ from farebox.core.errors import NodeUnavailable
 from farebox.core.ports import Failed, HttpReply, InvoiceState, InvoiceStatus, PayOutcome, Unresolved
 from farebox.core.settlement import Settlement
 from farebox.lightning.outcome import in_flight, proven
-from farebox.lightning.reply import Told, fault_of, hash_of, msats, one_line, read_object, read_reply, text, whole
+from farebox.lightning.reply import Told, fault_of, hash_of, msats, need, one_line, read_object, text, whole
 
 WRONG_KEY: Final = "LNbits does not take the key; it has to be one of the wallet's, and the admin key to pay"
 NOT_OURS: Final = "LNbits does not say whose payment that is: the key is not one of its wallet's"
@@ -107,10 +107,7 @@ def _detail(reply: HttpReply) -> str:
 
 def sensible(reply: HttpReply) -> Told:
     """The object in a reply. Raises NodeUnavailable."""
-    told = read_reply(reply, _OK, _CREATED)
-    if told is None:
-        raise NodeUnavailable(complaint(reply))
-    return told
+    return need(reply, complaint(reply), _OK, _CREATED)
 
 
 def complaint(reply: HttpReply) -> str:

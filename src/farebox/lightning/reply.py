@@ -11,7 +11,7 @@ from typing import Final
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import Network
 from farebox.core.conversation import HttpReply
-from farebox.core.errors import MalformedAmount
+from farebox.core.errors import MalformedAmount, NodeUnavailable
 from farebox.core.exchange import HASH_BYTES, Json
 from farebox.core.secret import Secret
 
@@ -57,6 +57,14 @@ def read_lines(body: bytes) -> list[Told]:
 def read_reply(reply: HttpReply, *good: int) -> Told | None:
     """The members of the JSON object in a reply of one of these statuses; of 200 where none is named."""
     return read_object(reply.body) if reply.status in (good or (_OK,)) else None
+
+
+def need(reply: HttpReply, fault: str, *good: int) -> Told:
+    """The members of the object in a good reply. Raises NodeUnavailable with that fault."""
+    told = read_reply(reply, *good)
+    if told is None:
+        raise NodeUnavailable(fault)
+    return told
 
 
 def member(told: Told, *names: str) -> Told:

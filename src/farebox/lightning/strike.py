@@ -47,6 +47,7 @@ from farebox.lightning.reply import (
     fault_of,
     hash_of,
     member,
+    need,
     objects,
     preimage_of,
     read_list,
@@ -302,10 +303,7 @@ def _code(reply: HttpReply) -> str:
 
 
 def _sensible(reply: HttpReply) -> Told:
-    told = read_reply(reply, *_GOOD)
-    if told is None:
-        raise NodeUnavailable(_complaint(reply))
-    return told
+    return need(reply, _complaint(reply), *_GOOD)
 
 
 def _complaint(reply: HttpReply) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.errors import NodeUnavailable
 from farebox.core.exchange import Json
 from farebox.core.ports import Failed, HttpReply, Paid, PayOutcome, Unresolved
 from farebox.lightning.outcome import in_flight, never_heard, no_proof, proven
@@ -17,6 +16,7 @@ from farebox.lightning.reply import (
     fault_of,
     hash_of,
     msats,
+    need,
     objects,
     one_line,
     preimage_of,
@@ -105,10 +105,7 @@ def forbidden(method: str) -> str:
 
 def sensible(reply: HttpReply, method: str) -> Told:
     """The members of a good reply. Raises NodeUnavailable."""
-    told = read_reply(reply, *_GOOD)
-    if told is None:
-        raise NodeUnavailable(complaint(reply, method))
-    return told
+    return need(reply, complaint(reply, method), *_GOOD)
 
 
 def rows_of(reply: HttpReply, name: str) -> list[Told] | None:

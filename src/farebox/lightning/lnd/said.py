@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from farebox.core.amount import Amount
-from farebox.core.errors import NodeUnavailable
 from farebox.core.exchange import HASH_BYTES
 from farebox.core.ports import Failed, HttpReply, NodeFacts, PayOutcome, Unresolved
 from farebox.core.settlement import Settlement
@@ -19,10 +18,10 @@ from farebox.lightning.reply import (
     hash_of,
     member,
     msats,
+    need,
     network_of,
     one_line,
     read_lines,
-    read_reply,
     text,
 )
 
@@ -72,10 +71,7 @@ def outcome_of(reply: HttpReply, payment_hash: bytes) -> PayOutcome:
 
 def sensible(reply: HttpReply) -> Told:
     """The object that lnd answered. Raises NodeUnavailable."""
-    told = read_reply(reply)
-    if told is None:
-        raise NodeUnavailable(complaint(reply))
-    return told
+    return need(reply, complaint(reply))
 
 
 def complaint(reply: HttpReply) -> str:

@@ -5,6 +5,8 @@ Subclass a suite under a name that starts with `Test`, and give it a pytest fixt
     class TestMyNode(ReceiverSuite):
         @pytest.fixture
         def world(self) -> MyWorld: ...
+
+For an adapter and a fake of its API there is a world already: farebox.testing.faked_world.
 """
 
 from __future__ import annotations

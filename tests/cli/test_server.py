@@ -6,13 +6,19 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farebox.cli.listening import listening_socket
+from farebox.cli.sandbox_api import sandbox_address, sandbox_api
 from farebox.cli.server import QUIET, Draining
+from farebox.core.amount import Amount
+from farebox.http.converse import Lines, aconverse
+from farebox.lightning.phoenixd import Phoenixd
+from farebox.lightning.sandbox import Sandbox
 
 pytestmark = [pytest.mark.system, pytest.mark.anyio]
 
@@ -135,3 +141,22 @@ async def test_one_of_several_that_ends_leaves_who_waits_to_the_others() -> None
         caller.close()
         server.drain(LONG, last=True)
         await task
+
+
+async def test_the_server_of_the_sandbox_says_what_was_paid_over_its_websocket_and_ends_in_spite_of_it(
+    tmp_path: Path,
+) -> None:
+    sandbox = Sandbox.open(None)
+    invoice = sandbox.seller.issue(Amount.sats(21), description="a test", expires_in=LONG)
+    with sandbox_address(tmp_path) as (bound, wallets):
+        seller, lines = Phoenixd.from_url(wallets.seller.reveal()), Lines()
+        async with asyncio.timeout(PATIENCE_S), sandbox_api(sandbox, tmp_path, bound):
+            cursor = await aconverse(seller.cursor_at(datetime.now(UTC) - LONG), lines)
+            assert () == (await aconverse(seller.settlements(cursor, wait=LONG), lines)).settled
+            waiting = asyncio.create_task(aconverse(seller.settlements(cursor, wait=LONG), lines))
+            await asyncio.sleep(0.1)
+            sandbox.buyer.pay(invoice, fee_limit=None)
+            told = (await waiting).settled
+            assert [invoice.payment_hash] == [each.payment_hash for each in told]
+        await lines.aclose()
+    sandbox.close()

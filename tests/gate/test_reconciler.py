@@ -18,7 +18,7 @@ from farebox.gate import Reconciler, StreamFound, StreamLost
 from farebox.stores import open_ledger
 from farebox.testing.ledger_stage import PRICE, TTL, invoice
 from farebox.testing.market import StillClock
-from farebox.testing.settling_node import SettlingNode, SilentNode
+from farebox.testing.settling_node import SettlingNode, SilentNode, TellingNode
 from farebox.testing.simulation.virtual_time import VirtualLoop
 
 pytestmark = pytest.mark.anyio
@@ -345,3 +345,44 @@ async def test_late_money_and_more_than_was_asked_for_is_learnt_as_it_is(desk: D
     assert Learnt(funded=2, strays=1) == await desk.reconciler().catch_up()
     assert [PaymentState.FUNDED, PaymentState.FUNDED, PaymentState.EXPIRED] == await desk.states()
     assert PRICE * 4 == (await desk.ledger.balance()).held
+
+
+# --- a node that tells, and has no cursor -----------------------------------------------------------------------------
+
+
+async def test_what_a_node_without_a_cursor_tells_is_settled_and_strays_are_kept_in_mind(desk: Desk) -> None:
+    desk.node = node = TellingNode(desk.clock)
+    (payment,) = await desk.open(1)
+    node.tells += [[Settlement(payment_hash=payment.payment_hash, received=PRICE), NOBODYS], [NOBODYS]]
+    reconciler = desk.reconciler()
+    assert Learnt(funded=1, strays=1) == await reconciler.hear()
+    assert Learnt(known=1) == await reconciler.hear()
+    assert Learnt() == await reconciler.hear()
+    assert [PaymentState.FUNDED] == await desk.states()
+    assert await desk.ledger.find_cursor(node.name) is None
+
+
+async def test_what_it_did_not_tell_is_found_by_the_net_as_if_it_told_nothing(desk: Desk) -> None:
+    desk.node = node = TellingNode(desk.clock)
+    payments = await desk.open(7)
+    node.receive(payments[3].payment_hash, PRICE)
+    reconciler = desk.reconciler()
+    assert 1 == sum([(await reconciler.look_up_due()).funded for _ in range(2)])
+
+
+def test_what_it_tells_is_learnt_within_half_a_second_and_it_is_never_asked_without_a_pause() -> None:
+    node, ledger, told = TellingNode(StillClock()), FlatLedger(), list[Any]()
+
+    async def script() -> None:
+        await asyncio.sleep(10)
+        node.tells.append([NOBODYS])
+        await asyncio.sleep(0.5)
+        node.away = True
+        await asyncio.sleep(10)
+        node.away = False
+        await asyncio.sleep(5)
+
+    followed(node, ledger, told, script)
+    assert [(pytest.approx(10, abs=0.5), 1)] == ledger.learnt
+    assert [Learnt, StreamLost, StreamFound] == [type(each) for each in told]
+    assert node.heard <= 26 * 4

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from websockets.asyncio.client import connect
 
 from farebox.http.server import strict_http
 from farebox.testing.market import whole_body
@@ -31,8 +32,8 @@ class Seen:
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[int]:
-    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, http=strict_http(), ws="none")
+async def served(app: Any, *, ws: Any = "none") -> AsyncIterator[int]:
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, http=strict_http(), ws=ws)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -125,6 +126,62 @@ async def test_a_body_behind_an_upgrade_is_refused_and_not_lost() -> None:
     assert (status, json.loads(body)["error"]) == (400, "malformed-request")
     assert bare == (200, b"ok")
     assert len(app.calls) == 1
+
+
+class Echo:
+    """An app that says back what it is told over a websocket, and answers everything else slowly."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(0.1)
+            return await Seen()(scope, receive, send)
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (told := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": told["text"]})
+
+
+SHAKE_HANDS = (
+    b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+async def test_a_websocket_is_made_where_it_is_asked_for_and_nowhere_else() -> None:
+    async with served(Echo(), ws="websockets-sansio") as port:
+        async with connect(f"ws://127.0.0.1:{port}/", proxy=None) as socket:
+            for word in ("one", "two"):
+                await socket.send(word)
+                assert await asyncio.wait_for(socket.recv(), 5) == word
+        assert await spoken(port, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n") == (200, b"ok")
+    app = Seen()
+    async with served(app) as port:
+        assert await spoken(port, b"GET / HTTP/1.1\r\nhost: a\r\n" + SHAKE_HANDS + b"\r\n") == (200, b"ok")
+    assert ["http"] == [scope["type"] for scope, _ in app.calls]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n" + SHAKE_HANDS + b"\r\nhi",
+        b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n" + SHAKE_HANDS + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + SHAKE_HANDS + b"\r\n",
+    ],
+)
+async def test_a_websocket_is_asked_for_as_strictly_as_anything(request_: bytes) -> None:
+    async with served(Echo(), ws="websockets-sansio") as port:
+        status, _ = await spoken(port, request_)
+    assert status == 400
+
+
+async def test_a_websocket_is_not_made_while_an_answer_is_on_its_way() -> None:
+    async with served(Echo(), ws="websockets-sansio") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        ask = b"GET / HTTP/1.1\r\nhost: a\r\n"
+        writer.write(ask + b"\r\n" + ask + SHAKE_HANDS + b"\r\n")
+        answers = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert [b"200", b"400"] == [answer[:3] for answer in answers.split(b"HTTP/1.1 ")[1:]]
 
 
 async def test_what_is_no_http_is_a_problem() -> None:

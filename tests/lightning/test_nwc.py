@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -26,13 +27,16 @@ from farebox.core.ports import (
     Unresolved,
 )
 from farebox.core.secret import Secret
+from farebox.core.settlement import Settlement, SettlementNotices, SettlementStream
 from farebox.lightning.nwc import NostrWalletConnect
 from farebox.lightning.sandbox import Sandbox
-from farebox.nostr import Event, RelayCall, nip04, nip44, read_event, sign_event
+from farebox.nostr import Event, ListenCall, RelayCall, nip04, nip44, read_event, sign_event
 from farebox.nostr.keys import public_key, shared_x
 from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_nwc import EVERYTHING, RECEIVES, FakeNwc
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.scripted import tell
+from farebox.testing.settlement_streams import NoticeSuite
 
 T = TypeVar("T")
 
@@ -58,14 +62,17 @@ class NwcWorld(SandboxWorld):
         self.events: list[Event] = []
         self.receiver, self.wallet = (NostrWalletConnect.from_url(each.uri, clock=clock) for each in services)
 
+    def pretend(self, payment_hash: bytes) -> None:
+        next(iter(self.services.values())).pretend(payment_hash)
+
     def ask(self, conversation: Conversation[T]) -> T:
         try:
-            call = cast("RelayCall", next(conversation))
+            call = cast("RelayCall | ListenCall", next(conversation))
             while True:
-                event = read_event(call.event) if call.event else None
+                event = read_event(call.event) if isinstance(call, RelayCall) and call.event else None
                 self.events += [] if event is None else [event]
                 reply = self.services[call.author].reply(call) if call.author in self.services else NO_CONNECTION
-                call = cast("RelayCall", conversation.send(reply))
+                call = cast("RelayCall | ListenCall", conversation.send(reply))
         except StopIteration as end:
             return cast("T", end.value)
 
@@ -101,7 +108,7 @@ class TestReceiver(_Conformance, ReceiverSuite):
             preimage = bytes([take]) * 32
             payment_hash = hashlib.sha256(preimage).digest()
             invoice = world.ask(
-                node.issue_held(PRICE, payment_hash=payment_hash, description="", expires_in=TEN_MINUTES)
+                node.create_hold_invoice(PRICE, payment_hash=payment_hash, description="", expires_in=TEN_MINUTES)
             )
             world.pay(invoice)
             if not world.services[next(iter(world.services))].stateless:  # without states a hold can't be told
@@ -123,6 +130,15 @@ class TestReceiver(_Conformance, ReceiverSuite):
         with pytest.raises(WalletError, match="whole satoshis"):
             next(world.receiver.create_invoice(amount, description="", expires_in=TEN_MINUTES))
         assert PRICE == world.ask(world.receiver.create_invoice(PRICE, description="", expires_in=TEN_MINUTES)).amount
+
+
+class TestNotices(_Conformance, NoticeSuite):
+    def test_a_wallet_that_does_not_tell_is_not_listened_to(self, sandbox: Sandbox, clock: Any) -> None:
+        world = NwcWorld(sandbox, clock, notifies=False)
+        assert isinstance(world.receiver, SettlementNotices)
+        world.ask(world.receiver.notices(wait=world.wait))
+        assert Capability.STREAM not in world.receiver.capabilities
+        assert () == tell(world.receiver.notices(wait=world.wait))[0]
 
 
 class TestWallet(_Conformance, WalletSuite):
@@ -191,7 +207,7 @@ class Script:
             return cast("T", end.value)
 
     def _reply(self, call: RelayCall, wanted: Any) -> HttpReply:
-        if call.event is not None:
+        if isinstance(call, RelayCall) and call.event is not None:
             event = read_event(call.event)
             assert event is not None
             words = (
@@ -666,6 +682,155 @@ def test_a_balance_that_is_none_is_told_in_one_line_without_the_secret(
 
 
 # URIs
+
+
+# what it tells by itself
+
+TELLS = said(methods=list(EVERYTHING), network="regtest", notifications=["payment_received"])
+
+
+def notice(
+    payment_hash: bytes | None = PAYMENT_HASH,
+    *,
+    key: bytes = WALLET_KEY,
+    kind: int = 23197,
+    to: str = CLIENT.hex(),
+    what: str = "payment_received",
+    words: str | None = None,
+) -> Event:
+    told = {"type": "incoming"} if payment_hash is None else {"payment_hash": payment_hash.hex(), "preimage": "00" * 32}
+    said = json.dumps({"notification_type": what, "notification": told}) if words is None else words
+    content = nip04.encrypt(nip04.conversation_key(SHARED_X), said)
+    if kind == 23197:
+        content = nip44.encrypt(nip44.conversation_key(SHARED_X), said)
+    return sign_event(key, kind=kind, content=content, tags=[["p", to]], created_at=NOW)
+
+
+def told(*events: Event) -> HttpReply:
+    return HttpReply(status=200, body=f"[{','.join(each.write() for each in events)}]".encode())
+
+
+def hear(node: NostrWalletConnect, script: Script, *replies: Any) -> tuple[Settlement, ...]:
+    learnt = () if node.network else (info(), TELLS)
+    return script.tell(node.notices(wait=timedelta(seconds=30)), *learnt, *replies)
+
+
+SETTLED_IN = incoming(state="settled")
+RECEIVED = (Settlement(payment_hash=PAYMENT_HASH, received=PRICE),)
+
+
+def test_a_wallet_that_tells_is_listened_to_for_us_alone(node: NostrWalletConnect, script: Script) -> None:
+    assert () == hear(node, script, HttpReply(status=204))
+    call = cast("Any", script.calls[-1])
+    assert ((23197, 23196), WALLET.hex(), CLIENT.hex()) == (call.kinds, call.author, call.addressed)
+    assert timedelta(seconds=30) == call.timeout
+    assert Capability.STREAM in node.capabilities
+    assert not isinstance(node, SettlementStream)  # it has no cursor, so that open invoices are looked up all the same
+
+
+@pytest.mark.parametrize(
+    ("announced", "listed", "tells"),
+    [
+        ([["notifications", "payment_received payment_sent"]], None, True),
+        ([["notifications", "payment_sent", "payment_received"]], None, True),
+        ([["notifications", "payment_sent"]], ["payment_received"], True),
+        ([["notifications", "payment_sent"]], ["payment_sent"], False),
+        ([["encryption", "payment_received"]], None, False),
+        ([], "payment_received", False),
+        ([], None, False),
+    ],
+)
+def test_whether_a_wallet_tells_is_what_it_says_and_not_found_out(
+    node: NostrWalletConnect, script: Script, announced: list[list[str]], listed: object, tells: bool
+) -> None:
+    said_of_itself = said(methods=list(EVERYTHING), network="regtest", notifications=listed)
+    replies = [info(tags=announced), said_of_itself, *([HttpReply(status=204)] if tells else [])]
+    assert () == script.tell(node.notices(wait=timedelta(0)), *replies)
+    assert tells is (Capability.STREAM in node.capabilities)
+
+
+@pytest.mark.parametrize("kind", [23196, 23197])
+def test_what_is_told_is_looked_up(node: NostrWalletConnect, script: Script, kind: int) -> None:
+    assert RECEIVED == hear(node, script, told(notice(kind=kind)), SETTLED_IN)
+    assert ("lookup_invoice", {"payment_hash": PAYMENT_HASH.hex()}) == script.asked[-1]
+
+
+def test_what_is_told_twice_is_looked_up_once(node: NostrWalletConnect, script: Script) -> None:
+    assert RECEIVED == hear(node, script, told(notice(), notice(kind=23196)), SETTLED_IN)
+    assert () == hear(node, script, told(notice(kind=23196)))
+
+
+@pytest.mark.parametrize(
+    "looked",
+    [
+        incoming(state="pending"),
+        incoming(),  # with its preimage
+        incoming(state="expired"),
+        incoming(state="accepted"),
+        incoming(settled_at=None),
+        refused("NOT_FOUND"),
+    ],
+)
+def test_what_a_look_up_does_not_call_paid_is_not_believed(
+    node: NostrWalletConnect, script: Script, looked: Any
+) -> None:
+    assert () == hear(node, script, told(notice()), looked)
+    assert RECEIVED == hear(node, script, told(notice()), SETTLED_IN)  # and is looked up again when it is told again
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        notice(key=b"\x33" * 32),
+        notice(kind=23195),
+        notice(to=WALLET.hex()),
+        notice(what="payment_sent"),
+        notice(what="hold_invoice_accepted"),
+        notice(payment_hash=None),
+        notice(payment_hash=b"short"),
+        notice(words="[]"),
+        notice(words="{}"),
+        notice(words='{"notification_type":"payment_received","notification":"paid"}'),
+        sign_event(WALLET_KEY, kind=23197, content="not encrypted", tags=[["p", CLIENT.hex()]], created_at=NOW),
+        dataclasses.replace(notice(), content=notice(NOBODYS_HASH).content),
+    ],
+)
+def test_what_is_not_told_by_the_wallet_to_us_of_a_payment_has_nothing_looked_up(
+    node: NostrWalletConnect, script: Script, event: Event
+) -> None:
+    assert () == hear(node, script, told(event))
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[1]", b"[{}]", b"[" * 100_000])
+def test_what_can_not_be_read_has_nothing_looked_up(node: NostrWalletConnect, script: Script, body: bytes) -> None:
+    assert () == hear(node, script, HttpReply(status=200, body=body))
+
+
+def test_a_wallet_that_nobody_can_listen_to_does_not_say_that_there_is_nothing(
+    node: NostrWalletConnect, script: Script
+) -> None:
+    with pytest.raises(NodeUnavailable):
+        hear(node, script, NO_CONNECTION)
+
+
+def test_what_was_found_is_told_although_the_next_can_not_be_looked_up(
+    node: NostrWalletConnect, script: Script
+) -> None:
+    events = told(notice(), notice(NOBODYS_HASH))
+    assert RECEIVED == hear(node, script, events, SETTLED_IN, NO_REPLY)
+    with pytest.raises(NodeUnavailable):
+        hear(node, script, told(notice(NOBODYS_HASH)), NO_REPLY)
+    assert () == hear(node, script, HttpReply(status=204))  # it is not asked about for ever
+
+
+def test_many_notices_are_looked_up_a_few_at_a_time_without_listening_in_between(
+    node: NostrWalletConnect, script: Script
+) -> None:
+    hashes = [hashlib.sha256(bytes([number])).digest() for number in range(7)]
+    open_ones = [incoming(payment_hash=each.hex(), state="pending") for each in hashes]
+    assert () == hear(node, script, told(*map(notice, hashes)), *open_ones[:5])
+    assert () == hear(node, script, *open_ones[5:])
+    assert () == hear(node, script, HttpReply(status=204))
 
 
 def test_neither_name_nor_call_shows_the_secret(node: NostrWalletConnect) -> None:

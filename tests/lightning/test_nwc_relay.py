@@ -12,6 +12,7 @@ import pytest
 
 from farebox.core.amount import Amount
 from farebox.core.ports import Conversation, Failed, InvoiceState, InvoiceStatus, Paid, Unresolved
+from farebox.core.settlement import Settlement
 from farebox.lightning.nwc import NostrWalletConnect
 from farebox.lightning.sandbox import Sandbox
 from farebox.nostr import RelayCall
@@ -94,6 +95,26 @@ def test_an_invoice_is_made_paid_and_found_over_a_real_relay(encryption: str | N
                 )
                 balances = await asyncio.gather(*[ask(wallet.balance(), relays) for _ in range(20)])
                 assert {sandbox.buyer.funds()} == set(balances)
+
+    with a_shop() as sandbox:
+        asyncio.run(story(sandbox))
+
+
+@pytest.mark.parametrize("encryption", ["nip44_v2 nip04", None])
+def test_a_payment_is_told_over_a_real_relay_and_heard_by_a_shop_that_waits(encryption: str | None) -> None:
+    async def story(sandbox: Sandbox) -> None:
+        async with a_relay() as url, Relays() as relays:
+            seller = FakeNwc(sandbox.seller, now, relays=(url,), encryption=encryption)
+            async with served((seller, url)):
+                receiver = NostrWalletConnect.from_url(seller.uri)
+                made = receiver.create_invoice(PRICE, description="a test", expires_in=TEN_MINUTES)
+                invoice = await ask(made, relays)
+                assert () == await ask(receiver.notices(wait=timedelta(seconds=1)), relays)
+                waiting = asyncio.create_task(ask(receiver.notices(wait=timedelta(seconds=10)), relays))
+                sandbox.buyer.pay(invoice, fee_limit=None)
+                told = await waiting
+                assert (Settlement(payment_hash=invoice.payment_hash, received=PRICE),) == told
+                assert () == await ask(receiver.notices(wait=timedelta(seconds=1)), relays)
 
     with a_shop() as sandbox:
         asyncio.run(story(sandbox))

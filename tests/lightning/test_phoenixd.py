@@ -15,6 +15,7 @@ import pytest
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network
+from farebox.core.conversation import WakeCall
 from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.ports import (
     Conversation,
@@ -515,6 +516,61 @@ def test_a_list_that_can_not_be_had_is_no_empty_one(node: Phoenixd, reply: HttpR
         tell(node.settlements("5", wait=timedelta(0)), reply)
     with pytest.raises(NodeUnavailable):
         tell(node.settlements("5", wait=timedelta(0)), listed(HASHES[0]), reply)
+
+
+SOON, LONG = timedelta(seconds=3), timedelta(minutes=5)
+WOKEN, QUIET = HttpReply(status=200), HttpReply(status=204)
+
+
+@pytest.mark.parametrize("woken", [WOKEN, QUIET])
+def test_where_nothing_is_new_the_websocket_is_waited_on_and_the_list_read_again(
+    node: Phoenixd, woken: HttpReply
+) -> None:
+    told, calls = tell(node.settlements("5", wait=SOON), listed(), woken, listed(HASHES[0]), listed())
+    assert Settlements(settled=settled(HASHES[0]), cursor="1000000") == told
+    assert isinstance(calls[1], WakeCall)
+    assert ("ws://127.0.0.1:9740/websocket", SOON) == (calls[1].url, calls[1].timeout)
+    assert calls[1].headers is not None
+    assert f"authorization: Basic {base64.b64encode(b':hunter2').decode()}" == calls[1].headers.reveal()
+    assert "hunter2" not in repr(calls[1])
+
+
+def test_what_was_told_before_does_not_keep_us_from_waiting(node: Phoenixd) -> None:
+    before = listed(HASHES[0])
+    told, calls = tell(node.settlements("1000000", wait=LONG), before, listed(), WOKEN, before, listed())
+    assert Settlements(settled=settled(HASHES[0]), cursor="1000000") == told
+    assert isinstance(calls[2], WakeCall)
+    assert timedelta(seconds=10) == calls[2].timeout  # for what a websocket fails to tell
+
+
+def test_what_was_noted_late_is_told_although_the_cursor_does_not_move(node: Phoenixd) -> None:
+    late = listed(HASHES[1], at=999_000)
+    told, _ = tell(node.settlements("1000000", wait=LONG), listed(), WOKEN, late, listed())
+    assert Settlements(settled=settled(HASHES[1]), cursor="1000000") == told
+
+
+def test_what_is_new_is_told_without_waiting(node: Phoenixd) -> None:
+    told, calls = tell(node.settlements("5", wait=LONG), listed(HASHES[0]), listed())
+    assert settled(HASHES[0]) == told.settled
+    assert not any(isinstance(each, WakeCall) for each in calls)
+
+
+@pytest.mark.parametrize("refused", [NO_CONNECTION, NO_REPLY, NOT_FOUND, said(401), said(302), said(500)])
+def test_a_node_without_a_websocket_answers_at_once_with_what_it_listed(node: Phoenixd, refused: HttpReply) -> None:
+    late = listed(HASHES[0], at=3)
+    told, _ = tell(node.settlements("5", wait=LONG), late, listed(), refused)
+    assert Settlements(settled=settled(HASHES[0]), cursor="5") == told
+
+
+def test_a_list_that_can_not_be_had_after_waiting_is_no_empty_one(node: Phoenixd) -> None:
+    with pytest.raises(NodeUnavailable):
+        tell(node.settlements("5", wait=LONG), listed(), WOKEN, said(500))
+
+
+def test_a_node_behind_tls_has_its_websocket_there() -> None:
+    node = Phoenixd.from_url("phoenixd+https://:p@node.example/phoenixd/")
+    _, calls = tell(node.settlements("5", wait=LONG), listed(), QUIET, listed())
+    assert "wss://node.example/phoenixd/websocket" == calls[1].url
 
 
 def test_a_cursor_at_an_instant_is_that_instant_in_milliseconds(node: Phoenixd) -> None:

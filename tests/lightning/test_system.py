@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -12,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,16 +22,19 @@ import httpx
 import httpx2
 import pytest
 import uvicorn
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice
 from farebox.core.ports import Conversation, Paid, Unresolved
-from farebox.http.converse import aconverse, converse
+from farebox.http.converse import Lines, aconverse, converse
 from farebox.lightning.phoenixd import Phoenixd
 from farebox.lightning.phoenixd_api import phoenixd_api
 from farebox.lightning.sandbox import Sandbox, Trouble
 from farebox.testing.backends import FEE_LIMIT, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.sandbox_world import SandboxWorld
+from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
 
@@ -42,8 +47,10 @@ class Served:
     def __init__(self) -> None:
         self.app: Any = None
         self.port = 0
+        self.asked = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked += 1
         await self.app(scope, receive, send)
 
     def serve(self, sandbox: Sandbox) -> int:
@@ -55,7 +62,7 @@ class Served:
 def server() -> Iterator[Served]:
     served = Served()
     uvicorn_server = uvicorn.Server(
-        uvicorn.Config(served, log_config=None, log_level="critical", ws="none", lifespan="off")
+        uvicorn.Config(served, log_config=None, log_level="critical", ws="websockets-sansio", lifespan="off")
     )
     with socket.create_server(("127.0.0.1", 0)) as bound:
         served.port = bound.getsockname()[1]
@@ -110,6 +117,33 @@ class TestWalletOverASocket(_OverASocket, WalletSuite):
     pass
 
 
+class ListeningWorld(SocketWorld):
+    """The same, over lines that stay open, and with the websocket to wait on."""
+
+    wait = timedelta(seconds=5)
+    many = 40
+
+    def __init__(self, sandbox: Sandbox, forward: Callable[[timedelta], None], client: httpx.Client, port: int) -> None:
+        super().__init__(sandbox, forward, client, port)
+        self._runner, self._lines = asyncio.Runner(), Lines()
+
+    def ask(self, conversation: Conversation[T]) -> T:
+        return self._runner.run(aconverse(conversation, self._lines))
+
+    def close(self) -> None:
+        self._runner.run(self._lines.aclose())
+        self._runner.close()
+
+
+class TestStreamOverAWebsocket(StreamSuite):
+    @pytest.fixture
+    def world(self, sandbox: Sandbox, clock: Any, server: Served) -> Iterator[ListeningWorld]:
+        with httpx.Client(trust_env=False) as client:
+            world = ListeningWorld(sandbox, clock.forward, client, server.serve(sandbox))
+            yield world
+            world.close()
+
+
 def test_an_awaiting_httpx2_client_learns_of_a_lost_reply_and_finds_the_payment(
     sandbox: Sandbox, server: Served
 ) -> None:
@@ -125,6 +159,82 @@ def test_an_awaiting_httpx2_client_learns_of_a_lost_reply_and_finds_the_payment(
     first, found = asyncio.run(bought(server.serve(sandbox)))
     assert first == Unresolved(reason="phoenixd did not answer (RemoteProtocolError)")
     assert isinstance(found, Paid)
+
+
+# --- the websocket ----------------------------------------------------------------------------------------------------
+
+
+async def opened(port: int, **how: Any) -> Any:
+    return await connect(f"ws://127.0.0.1:{port}/websocket", proxy=None, **how)
+
+
+def basic(password: str) -> dict[str, str]:
+    return {"authorization": f"Basic {base64.b64encode(f':{password}'.encode()).decode()}"}
+
+
+@pytest.mark.parametrize(
+    "how", [{"additional_headers": basic("seller's")}, {"additional_headers": {"sec-websocket-protocol": "seller's"}}]
+)
+def test_the_websocket_says_what_a_node_was_paid_since_it_was_opened(
+    sandbox: Sandbox, server: Served, how: dict[str, Any]
+) -> None:
+    async def story(port: int) -> None:
+        earlier, invoice = issue(sandbox, 2)
+        sandbox.buyer.pay(earlier, fee_limit=None)
+        async with await opened(port, **how) as listener:
+            sandbox.buyer.pay(invoice, fee_limit=None)
+            said = json.loads(await asyncio.wait_for(listener.recv(), 5))
+        assert said == {
+            "type": "payment_received",
+            "amountSat": 21,
+            "paymentHash": invoice.payment_hash.hex(),
+            "timestamp": round(sandbox_now * 1000),
+        }
+
+    sandbox_now = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
+    asyncio.run(story(server.serve(sandbox)))
+
+
+@pytest.mark.parametrize("how", [{}, {"additional_headers": basic("nobody's")}, {"subprotocols": ["nobody"]}])
+def test_the_websocket_is_not_opened_without_the_password(
+    sandbox: Sandbox, server: Served, how: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidStatus):
+        asyncio.run(opened(server.serve(sandbox), **how))
+
+
+def test_the_websocket_ends_when_the_node_goes_away(sandbox: Sandbox, server: Served) -> None:
+    async def story(port: int) -> None:
+        async with await opened(port, additional_headers=basic("seller's")) as listener:
+            with sandbox.seller.out_of_reach():
+                await asyncio.wait_for(listener.wait_closed(), 5)
+
+    asyncio.run(story(server.serve(sandbox)))
+
+
+def test_a_shop_learns_of_payments_over_the_websocket_and_does_not_ask_meanwhile(
+    sandbox: Sandbox, server: Served
+) -> None:
+    async def story(port: int) -> None:
+        node = Phoenixd.from_url(f"phoenixd+http://:seller's@127.0.0.1:{port}")
+        lines = Lines()
+        cursor = await aconverse(node.cursor_at(datetime(2029, 1, 1, tzinfo=UTC)), lines)
+        first = await aconverse(node.settlements(cursor, wait=TEN_MINUTES), lines)  # the websocket is opened
+        assert () == first.settled
+        waiting = asyncio.create_task(aconverse(node.settlements(first.cursor, wait=TEN_MINUTES), lines))
+        await asyncio.sleep(0.3)
+        asked = server.asked
+        await asyncio.sleep(0.5)
+        assert asked == server.asked
+        (invoice,) = issue(sandbox, 1)
+        paid_s = asyncio.get_running_loop().time()
+        sandbox.buyer.pay(invoice, fee_limit=None)
+        told = await waiting
+        assert [invoice.payment_hash] == [each.payment_hash for each in told.settled]
+        assert asyncio.get_running_loop().time() - paid_s < 3
+        await lines.aclose()
+
+    asyncio.run(story(server.serve(sandbox)))
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

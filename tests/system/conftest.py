@@ -209,8 +209,8 @@ async def _send_events(send: Send, written: str) -> None:
 
 
 @contextmanager
-def served(app: Any, *, port: int = 0) -> Iterator[str]:
-    config = uvicorn.Config(app, port=port, lifespan="off", log_config=None, http="httptools", ws="none")
+def served(app: Any, *, port: int = 0, ws: Any = "none") -> Iterator[str]:
+    config = uvicorn.Config(app, port=port, lifespan="off", log_config=None, http="httptools", ws=ws)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

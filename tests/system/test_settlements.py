@@ -108,9 +108,11 @@ def cpu_s(pid: int) -> float:
 
 
 @asynccontextmanager
-async def opened(open_shop: Any, serve_app: Any, payer: Any, writer_url: str, folder: Path) -> AsyncIterator[Street]:
+async def opened(
+    open_shop: Any, serve_app: Any, payer: Any, writer_url: str, folder: Path, *, ws: str
+) -> AsyncIterator[Street]:
     sandbox = Sandbox.open(folder / "node.db")
-    with serve_app(phoenixd_api(sandbox, {"seller": "seller", "buyer": "buyer"})) as url:
+    with serve_app(phoenixd_api(sandbox, {"seller": "seller", "buyer": "buyer"}), ws=ws) as url:
         async with relayed("127.0.0.1", urlsplit(url).port or 0) as relay:
             config = folder / "farebox.toml"
             config.write_text(CONFIG.format(port=relay.port, upstream=writer_url))
@@ -119,9 +121,16 @@ async def opened(open_shop: Any, serve_app: Any, payer: Any, writer_url: str, fo
     sandbox.close()
 
 
-@pytest.fixture
-async def street(open_shop: Any, serve_app: Any, payer: Any, writer_url: str, tmp_path: Path) -> AsyncIterator[Street]:
-    async with opened(open_shop, serve_app, payer, writer_url, tmp_path) as street:
+@pytest.fixture(
+    params=[
+        pytest.param("websockets-sansio", id="a websocket"),
+        pytest.param("none", id="no websocket", marks=pytest.mark.full),
+    ]
+)
+async def street(
+    request: pytest.FixtureRequest, open_shop: Any, serve_app: Any, payer: Any, writer_url: str, tmp_path: Path
+) -> AsyncIterator[Street]:
+    async with opened(open_shop, serve_app, payer, writer_url, tmp_path, ws=request.param) as street:
         yield street
 
 

@@ -37,11 +37,11 @@ _LOOK_EVERY_S: Final = 0.05
 _CLOSE: Final = (b"connection", b"close")
 
 
-def _config(app: AsgiApp, *, cancel_after: timedelta | None = None) -> uvicorn.Config:
+def _config(app: AsgiApp, *, cancel_after: timedelta | None = None, websockets: bool = False) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=strict_http(Patience(most_connections=_room())),
-        ws="none",
+        ws="websockets-sansio" if websockets else "none",
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -170,10 +170,13 @@ class Stoppable(Draining):
 
 
 class Quiet(uvicorn.Server):
-    """A server beside the main one, which it leaves the signals to. Calls that run for so long are cancelled."""
+    """A server beside the main one, which it leaves the signals to; it makes websockets.
+
+    Calls that run for so long are cancelled.
+    """
 
     def __init__(self, app: AsgiApp, *, cancel_after: timedelta) -> None:
-        super().__init__(_config(app, cancel_after=cancel_after))
+        super().__init__(_config(app, cancel_after=cancel_after, websockets=True))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -66,6 +66,37 @@ class RelayCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WakeCall:
+    """Wait until a backend has something to tell, over a websocket that stays open from one such call to the next.
+
+    What it says is not handed on: that only means that it is time to ask. url: `ws://…` or `wss://…`.
+    The reply is 200 when something was said since the last such call, or when the websocket was opened just now and
+    what was said before was missed; 204 when nothing was said for so long. Any other means that there is no websocket
+    now and nothing was waited for, and says why as it does for an HttpCall.
+    """
+
+    url: str
+    headers: Secret[str] | None = None  # "name: value" lines
+    timeout: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenCall:
+    """Hear what an author tells somebody by itself, over relays that are listened to from one such call to the next.
+
+    author, addressed: public keys, in hexadecimal digits; the second has to be named in a `p` tag.
+    The reply is 200 with a JSON array of the events that came since the last such call; 204 when none came for so long;
+    0 when no relay is listened to by then. What comes while nobody listens is missed.
+    """
+
+    relays: tuple[str, ...] = field(repr=False)
+    author: str
+    kinds: tuple[int, ...]
+    addressed: str
+    timeout: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpReply:
     """The backend's reply, or that there was none. The body may hold a preimage, so it does not print.
 
@@ -78,5 +109,5 @@ class HttpReply:
     reason: str = ""
 
 
-Call = HttpCall | RelayCall
+Call = HttpCall | RelayCall | WakeCall | ListenCall
 Conversation = Generator[Call, HttpReply, T]

@@ -26,7 +26,7 @@ class Capability(StrEnum):
     OWN_PREIMAGE = "own_preimage"  # make an invoice for a payment hash or preimage of ours
     DESCRIPTION_HASH = "description_hash"  # put the hash of a longer description into an invoice
     FEE_LIMIT = "fee_limit"  # be told what routing may cost at most
-    STREAM = "stream"  # tell by itself what was settled, from a cursor on
+    STREAM = "stream"  # tell by itself what was settled
     LOOKUP = "lookup"  # find invoices and payments by their payment hash
     MSAT = "msat"  # ask for fractions of a satoshi
 

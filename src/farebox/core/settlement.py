@@ -87,6 +87,20 @@ class SettlementStream(Protocol):
         """A cursor from which everything that was settled at that instant or later is read."""
 
 
+@runtime_checkable
+class SettlementNotices(Protocol):
+    """A Receiver that tells by itself what was paid, and does not tell again what nobody heard.
+
+    So it spares time, and its open invoices are looked up as if it told nothing.
+    """
+
+    def notices(self, *, wait: timedelta) -> Conversation[tuple[Settlement, ...]]:
+        """What was paid lately, as soon as there is something, looked up; waited for at most so long.
+
+        Nothing, at once, where the backend does not tell. Raises NodeUnavailable.
+        """
+
+
 class SettlementLedger(Protocol):
     """The part of core.ports.Ledger that is about settlements."""
 

@@ -6,6 +6,7 @@ Rules
 2. What it remembers itself only spares work: forgetting all of it changes nothing but the time that it takes.
 3. Below it is a slow net, for a node that tells nothing by itself or has told something wrongly: invoices that have
    just ended are looked up one by one, a few a second; at a node that has no stream the open ones are, all the time.
+   What such a node tells all the same is believed as a look-up is, and spares the net nothing.
 4. It never spins. However the node behaves, there is a pause between two questions; while nobody answers, a longer one,
    and never one so long that what was missed is not read within 5 seconds of the node's return.
 5. Any number of them may run on one ledger, and do the same work twice.
@@ -23,7 +24,7 @@ from typing import Final, Never, TypeVar
 from farebox.core.errors import NodeUnavailable, Unavailable, WalletError
 from farebox.core.payment import Payment
 from farebox.core.ports import Conversation, InvoiceState, Ledger, Receiver
-from farebox.core.settlement import Learnt, Settlement, SettlementStream
+from farebox.core.settlement import Learnt, Settlement, SettlementNotices, SettlementStream
 from farebox.gate.asking import Converse
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Reconciler:
         self._ledger = ledger
         self._receiver = receiver
         self._stream = receiver if isinstance(receiver, SettlementStream) else None
+        self._notices = receiver if isinstance(receiver, SettlementNotices) else None
         self._converse = converse
         self._told = told or (lambda _: None)
         self._cursor: str | None = None  # None: ask the ledger
@@ -76,6 +78,8 @@ class Reconciler:
         """Read what the node tells, for ever. At a node that tells nothing by itself there is nothing to do."""
         while self._stream is not None:
             await self._persist(self.catch_up, PACE, stream=True)
+        while self._notices is not None:
+            await self._persist(self.hear, PACE, stream=True)
         while True:
             await asyncio.Future[None]()
 
@@ -97,6 +101,11 @@ class Reconciler:
             self._cursor = told.cursor if read.moved else None  # else another process has read on: so do we, from there
             learnt, more = learnt + read, told.more
         return learnt
+
+    async def hear(self) -> Learnt:
+        """Wait for what a node without a stream tells. Raises NodeUnavailable, StoreUnavailable."""
+        found = () if self._notices is None else await self._ask(self._notices.notices(wait=WAIT))
+        return await self._settle(found, "", "") if found else Learnt()
 
     async def look_up_due(self) -> Learnt:
         """Look up a few unpaid invoices. Raises NodeUnavailable, StoreUnavailable."""

@@ -6,6 +6,7 @@ Rules
 3. A reply is read as it comes, up to 1 MiB, without decompressing it and without following a redirect. (A transport
    that has no socket may hand over a reply that is in memory already; then only the limit is left to keep.)
 4. A line of its own (a certificate that is pinned, a unix socket) has a client of its own, for nothing else.
+   Websockets are kept open by `Lines` only: whoever else is asked to wait on one says that there is none.
 5. Being cancelled while waiting is no reply: it goes up to the caller, and the conversation is closed where it stands.
 """
 
@@ -21,13 +22,23 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from farebox.core.conversation import Call, Conversation, HttpCall, HttpReply, Line, RelayCall
+from farebox.core.conversation import (
+    Call,
+    Conversation,
+    HttpCall,
+    HttpReply,
+    Line,
+    ListenCall,
+    RelayCall,
+    WakeCall,
+)
 from farebox.http.unix_rpc import aask_unix_rpc, ask_unix_rpc, is_unix_rpc
 
 if TYPE_CHECKING:
     import httpx
     import httpx2
 
+    from farebox.http.websocket import Websockets
     from farebox.nostr.relay import Relays
 
 C = TypeVar("C")
@@ -36,14 +47,16 @@ T = TypeVar("T")
 MOST_REPLY_BYTES: Final = 2**20
 _LIBRARIES: Final = frozenset({"httpx", "httpx2"})
 _LINE_END: Final = b"\n"
+_NO_WEBSOCKET: Final = HttpReply(status=0, sent=False, reason="no websocket is kept open")
 _NEVER_SENT: Final = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
 
 
 class Lines:
-    """What backends are asked over, opened when first needed: a client of httpx for each line, and Nostr's relays."""
+    """What backends are asked over, opened when first needed: a client of httpx for each line, websockets, relays."""
 
     def __init__(self) -> None:
         self._clients: dict[Line | None, httpx.AsyncClient] = {}
+        self._websockets: Websockets | None = None
         self._relays: Relays | None = None
 
     def __call__(self, line: Line | None) -> httpx.AsyncClient:
@@ -54,6 +67,17 @@ class Lines:
 
             client = self._clients[line] = _opened(httpx, httpx.AsyncClient, line)
         return client
+
+    @property
+    def websockets(self) -> Websockets:
+        """The websockets that were waited on so far, which stay open."""
+        if self._websockets is None:
+            import httpx
+
+            from farebox.http.websocket import Websockets
+
+            self._websockets = Websockets(lambda: trust(httpx, None))
+        return self._websockets
 
     @property
     def relays(self) -> Relays:
@@ -68,6 +92,8 @@ class Lines:
         """Close them."""
         for client in self._clients.values():
             await client.aclose()
+        if self._websockets is not None:
+            await self._websockets.aclose()
         if self._relays is not None:
             await self._relays.aclose()
 
@@ -110,10 +136,12 @@ async def aconverse(
 
 
 def _exchange(call: Call, client: httpx.Client | httpx2.Client | None) -> HttpReply:
-    if isinstance(call, RelayCall):
+    if isinstance(call, RelayCall | ListenCall):
         from farebox.nostr.call import carry
 
         return carry(call)
+    if isinstance(call, WakeCall):
+        return _NO_WEBSOCKET
     if is_unix_rpc(call):
         return ask_unix_rpc(call, most_bytes=MOST_REPLY_BYTES)
     if client is None:
@@ -146,10 +174,12 @@ def _ask(call: HttpCall, client: httpx.Client | httpx2.Client) -> HttpReply:
 
 
 async def _aexchange(call: Call, client: httpx.AsyncClient | httpx2.AsyncClient | Lines | None) -> HttpReply:
-    if isinstance(call, RelayCall):
+    if isinstance(call, RelayCall | ListenCall):
         from farebox.nostr.call import acarry
 
         return await acarry(call, client.relays if isinstance(client, Lines) else None)
+    if isinstance(call, WakeCall):
+        return await client.websockets.wait(call) if isinstance(client, Lines) else _NO_WEBSOCKET
     if is_unix_rpc(call):
         return await aask_unix_rpc(call, most_bytes=MOST_REPLY_BYTES)
     if client is None:

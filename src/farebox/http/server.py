@@ -4,7 +4,8 @@ Rules
 1. A request is what stood in front of its body. Trailers are no header fields (RFC 9110, 6.5.1) and are dropped.
 2. Header fields are bounded while they arrive, not when they are all there.
 3. What two servers may read differently is refused: one Host, one framing, one target, HTTP/1.0 or 1.1.
-4. A body behind an `Upgrade` that nobody makes would be lost, so such a request is refused.
+4. A body behind an `Upgrade` would be lost, so such a request is refused. A websocket is made only where uvicorn is
+   told to make them, and then the connection is no longer ours.
 5. What can't be read is answered last, after every request in front of it, and ends the connection. The caller gets
    time to hear that answer.
 6. A caller is waited for, but not for ever (`Watch`).
@@ -93,6 +94,9 @@ class StrictHttp(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._deaf = True  # the request is answered as if it had not asked; the parser can't read on
+            if self._should_upgrade():
+                self._watch.drop(self)
+                self.handle_websocket_upgrade()
         except httptools.HttpParserError as error:
             own = isinstance(error, httptools.HttpParserCallbackError)
             self._refuse_the_rest(self._refusal or MalformedRequest(None if own else str(error)))
@@ -155,7 +159,7 @@ class StrictHttp(HttpToolsProtocol):
         super().on_headers_complete()
         self._request += 1
         self._in_head, self._in_body = False, True
-        if upgrade:
+        if upgrade and not self._should_upgrade():
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -180,6 +184,8 @@ class StrictHttp(HttpToolsProtocol):
             self._refuse(MalformedRequest("the Transfer-Encoding is `chunked`, in HTTP/1.1, or none"))
         if upgrade and (self._framed or self._coding is not None):
             self._refuse(MalformedRequest("an upgrade of the protocol is not made here; send the request without it"))
+        if upgrade and self._at_work() and self._should_upgrade():
+            self._refuse(MalformedRequest("an upgrade of the protocol waits until everything is answered"))
         if not self.url.startswith(b"/"):
             absolute = _ABSOLUTE(self.url)
             if absolute is None or absolute[1].lower() != (self._host or b"").lower():

@@ -8,6 +8,8 @@ Rules
 4. phoenixd has no fee limit per call: the limit is not enforced here, and `fee` is what it says it took
    (`routingFeeSat`, whole satoshis, rounded down by phoenixd; a look-up tells it to the millisatoshi).
 5. The password goes nowhere but into the `Authorization` header.
+6. What it received is what it lists. Its websocket only says when to read the list again; without one, and in any case
+   after a while, it is read again all the same.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network, decode
+from farebox.core.conversation import WakeCall
 from farebox.core.errors import MalformedAmount, MalformedInvoice, NodeUnavailable, WalletError
 from farebox.core.ports import (
     Capabilities,
@@ -46,6 +49,7 @@ _MOST_DESCRIPTION_UNITS: Final = 128  # phoenixd counts UTF-16 units
 _MOST_REASON: Final = 200
 _PAGE: Final = 300  # of 2 KB at most, of which a reply may have 1 MiB
 _READ_AGAIN: Final = timedelta(seconds=10)
+_UNTOLD_FOR: Final = timedelta(seconds=10)  # what the websocket did not tell is read that much later
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _ANSWER_WITHIN: Final = timedelta(seconds=10)
@@ -60,7 +64,7 @@ _NETWORKS: Final = MappingProxyType(
         "regtest": Network.REGTEST,
     }
 )
-_OK, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 400, 401, 403, 404
+_OK, _NO_CONTENT, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 204, 400, 401, 403, 404
 _FORBIDDEN_TO_PAY: Final = "phoenixd refuses the password; to pay it has to be the `http-password` of its phoenix.conf"
 _NO_PROOF: Final = "phoenixd says that it paid and does not prove it"
 
@@ -76,6 +80,7 @@ class Phoenixd:
     def __init__(self, *, base_url: str, password: Secret[str]) -> None:
         self._base_url = base_url.rstrip("/")
         told = base64.b64encode(b":" + password.reveal().encode()).decode()
+        self._authorization = Secret(f"authorization: Basic {told}")
         self._headers = Secret(
             f"authorization: Basic {told}\ncontent-type: application/x-www-form-urlencoded\naccept: application/json"
         )
@@ -192,35 +197,16 @@ class Phoenixd:
         return False if reply.status in (_UNAUTHORIZED, _FORBIDDEN) else None
 
     def settlements(self, cursor: str, *, wait: timedelta) -> Conversation[Settlements]:
-        """What was paid since the instant that the cursor is, and a little before; phoenixd answers at once.
+        """What was paid since the instant that the cursor is, and a little before; waited for over the websocket.
 
-        phoenixd notes when a payment came before it notes the payment, so the last seconds are read again each time.
-        It lists the newest first, and lists nothing for what is not Lightning, so a page may be shorter than asked for:
-        the end is where a page is empty. What comes in meanwhile moves others to a later page, and none to an earlier
-        one. Raises NodeUnavailable.
+        Where there is none, phoenixd answers at once. Raises NodeUnavailable.
         """
-        since_ms = int(cursor) if cursor.isdecimal() else 0
-        newest_ms, settled, page = since_ms, dict[bytes, Settlement](), 0
-        while True:
-            asked = urlencode(
-                {
-                    "from": max(0, since_ms - _READ_AGAIN // _MILLISECOND),
-                    "limit": _PAGE,
-                    "offset": page * _PAGE,
-                }
-            )
-            reply = yield self._call("GET", f"/payments/incoming?{asked}")
-            listed = read_list(reply.body) if reply.status == _OK else None
-            if listed is None:
-                raise NodeUnavailable(_complaint(reply))
-            for told in listed:
-                payment_hash, received = hash_of(told, "paymentHash"), sats(told, "receivedSat")
-                if payment_hash is not None and received is not None and told.get("isPaid") is True:
-                    settled[payment_hash] = Settlement(payment_hash=payment_hash, received=received)
-                    newest_ms = max(newest_ms, count(told, "completedAt") or 0)
-            if not listed:
-                return Settlements(settled=tuple(settled.values()), cursor=str(newest_ms))
-            page += 1
+        told = yield from self._listed_since(cursor)
+        if not wait or told.cursor != cursor:
+            return told
+        websocket = f"ws{self._base_url.removeprefix('http')}/websocket"
+        woken = yield WakeCall(url=websocket, headers=self._authorization, timeout=min(wait, _UNTOLD_FOR))
+        return (yield from self._listed_since(cursor)) if woken.status in (_OK, _NO_CONTENT) else told
 
     def cursor_at(self, at: datetime) -> Conversation[str]:
         """The instant itself, in milliseconds since 1970: by it phoenixd lists what was paid."""
@@ -298,6 +284,37 @@ class Phoenixd:
         return balance
 
     # --- small print --------------------------------------------------------------------------------------------------
+
+    def _listed_since(self, cursor: str) -> Conversation[Settlements]:
+        """What phoenixd lists, from a little before.
+
+        phoenixd notes when a payment came before it notes the payment, so the last seconds are read again each time.
+        It lists the newest first, and lists nothing for what is not Lightning, so a page may be shorter than asked for:
+        the end is where a page is empty. What comes in meanwhile moves others to a later page, and none to an earlier
+        one.
+        """
+        since_ms = int(cursor) if cursor.isdecimal() else 0
+        newest_ms, settled, page = since_ms, dict[bytes, Settlement](), 0
+        while True:
+            asked = urlencode(
+                {
+                    "from": max(0, since_ms - _READ_AGAIN // _MILLISECOND),
+                    "limit": _PAGE,
+                    "offset": page * _PAGE,
+                }
+            )
+            reply = yield self._call("GET", f"/payments/incoming?{asked}")
+            listed = read_list(reply.body) if reply.status == _OK else None
+            if listed is None:
+                raise NodeUnavailable(_complaint(reply))
+            for told in listed:
+                payment_hash, received = hash_of(told, "paymentHash"), sats(told, "receivedSat")
+                if payment_hash is not None and received is not None and told.get("isPaid") is True:
+                    settled[payment_hash] = Settlement(payment_hash=payment_hash, received=received)
+                    newest_ms = max(newest_ms, count(told, "completedAt") or 0)
+            if not listed:
+                return Settlements(settled=tuple(settled.values()), cursor=str(newest_ms))
+            page += 1
 
     def _look_again(self, payment_hash: bytes, reason: str) -> Conversation[PayOutcome]:
         """What a look-up says of a payment that was just called failed: failed only if that agrees."""

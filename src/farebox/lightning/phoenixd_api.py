@@ -7,8 +7,8 @@ Rules
    A second one of the seller's can, for refunds; a shop does not have it.
 3. Where the sandbox has lost a reply, or its node can't be reached, the connection breaks without an answer. So it does
    for a payment that stays in flight, for which phoenixd would keep the caller waiting.
-4. Not there: offers, Lightning addresses, on-chain money, lists of what is not paid, the websocket, and invoices
-   without an amount.
+4. Not there: offers, Lightning addresses, on-chain money, lists of what is not paid, the webhook, and invoices
+   without an amount. The websocket is in `phoenixd_feed`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from farebox.core.bolt11 import Invoice, decode
 from farebox.core.errors import MalformedAmount, MalformedInvoice
 from farebox.core.exchange import HASH_BYTES, Json
 from farebox.core.ports import Failed, InvoiceState, Paid, Unresolved
+from farebox.lightning.phoenixd_feed import feed, refuse
 from farebox.lightning.sandbox import Sandbox, SandboxNode
 from farebox.lightning.sandbox.transfer import TransferState, to_ms
 
@@ -97,21 +98,36 @@ def phoenixd_api(sandbox: Sandbox, passwords: Mapping[str, str]) -> App:
     opened = {password.encode(): accesses[role] for password, role in passwords.items()}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return await _open_feed(scope, opened, receive, send)
         if scope["type"] != "http":
-            return
+            return None
         try:
             answer = await _answer(_authenticate(scope, opened), scope, receive)
         except _Refusal as refusal:
             await _send(send, refusal.status, b"text/plain; charset=UTF-8", refusal.text.encode())
         except _CallerLeft:
-            return
+            return None
         except ReplyLost:
             await _break_off(send)
             raise
         else:
             await _send(send, 200, b"application/json", json.dumps(answer, indent=4).encode())
+        return None
 
     return app
+
+
+async def _open_feed(scope: Scope, opened: Mapping[bytes, _Access], receive: Receive, send: Send) -> None:
+    shown = [each.encode() for each in scope.get("subprotocols", ())]
+    access = next((opened[known] for known in opened for each in shown if hmac.compare_digest(known, each)), None)
+    try:
+        access = access or _authenticate(scope, opened)
+    except _Refusal:
+        return await refuse(receive, send)
+    if scope["path"].strip("/") != "websocket":
+        return await refuse(receive, send)
+    await feed(access.node, receive, send)
 
 
 def _authenticate(scope: Scope, opened: Mapping[bytes, _Access]) -> _Access:

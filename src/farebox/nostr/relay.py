@@ -12,16 +12,18 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 from typing import Final, Self
 
-from farebox.core.conversation import HttpReply, RelayCall
+from farebox.core.conversation import HttpReply, ListenCall, RelayCall
 from farebox.core.exchange import Json
 from farebox.nostr.call import accepts
+from farebox.nostr.ear import Ear
 from farebox.nostr.event import Event, read_event
-from farebox.nostr.link import Link
+from farebox.nostr.link import Link, reason_of
 
 _LISTENING_WITHIN_S: Final = 2.0  # then a relay that does not say so is taken to listen
 _OTHERS_WITHIN_S: Final = 0.5  # what the other relays keep may be newer
@@ -36,6 +38,7 @@ class Relays:
     def __init__(self) -> None:
         self._links: dict[str, Link] = {}
         self._connecting: dict[str, asyncio.Lock] = {}
+        self._ears: dict[ListenCall, Ear] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,13 +48,18 @@ class Relays:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        ears, self._ears = self._ears, {}
+        for ear in ears.values():
+            await ear.aclose()
         links, self._links = self._links, {}
         self._connecting.clear()
         for link in links.values():
             await link.aclose()
 
-    async def ask(self, call: RelayCall) -> HttpReply:
+    async def ask(self, call: RelayCall | ListenCall) -> HttpReply:
         """The reply to a call, from whichever relay has it first; of what relays keep, the newest."""
+        if isinstance(call, ListenCall):
+            return await self._ear(call).hear(call.timeout)
         asking = _Asking(call)
         tasks = [asyncio.create_task(self._ask_at(url, asking)) for url in dict.fromkeys(call.relays)]
         try:
@@ -74,7 +82,7 @@ class Relays:
             try:
                 return await self._talk(url, await self._link(url), asking)
             except (OSError, WebSocketException, ValueError) as trouble:  # ValueError: a URL that can't be one
-                asking.trouble = _reason(trouble)
+                asking.trouble = reason_of(trouble)
             tries += 1
             if url not in asking.seen_at and tries >= _MOST_TRIES:
                 return None
@@ -114,6 +122,13 @@ class Relays:
                 link = self._links[url] = await Link.open(url)
             return link
 
+    def _ear(self, call: ListenCall) -> Ear:
+        same = replace(call, timeout=timedelta(0))
+        ear = self._ears.get(same)
+        if ear is None or not ear.alive:
+            ear = self._ears[same] = Ear(call, self._link)
+        return ear
+
 
 class BlockingRelays:
     """The same for those who wait: a thread of its own keeps the connections. Close it."""
@@ -130,7 +145,7 @@ class BlockingRelays:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def ask(self, call: RelayCall) -> HttpReply:
+    def ask(self, call: RelayCall | ListenCall) -> HttpReply:
         """The reply to a call. May be asked from several threads at once."""
         asked = asyncio.run_coroutine_threadsafe(self._relays.ask(call), self._running())
         try:
@@ -216,12 +231,3 @@ def _filter(call: RelayCall) -> Json:
 def _order(event: Event) -> tuple[float, int]:
     """Of what replaces another the newest counts; of two of the same second, the one with the lower id."""
     return event.created_at.timestamp(), -int(event.id, 16)
-
-
-def _reason(trouble: Exception) -> str:
-    """The system's word for what failed; else the class of the error, for its text may quote the URL."""
-    if isinstance(trouble, ConnectionResetError) and trouble.errno is None:
-        return str(trouble)
-    if isinstance(trouble, OSError) and trouble.errno:
-        return os.strerror(trouble.errno).lower()
-    return type(trouble).__name__

@@ -5,6 +5,7 @@ Rules
    tells a payment that was made before as an error.
 2. A request is done once, by its id, and not after its expiration; and only if it comes from the one key it knows.
 3. Where the sandbox has lost a reply, or a payment stays in flight, there is no answer.
+4. What the node was paid is told once, to whoever listens then; in both encryptions where it reads both.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Final
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, decode
-from farebox.core.conversation import HttpReply, RelayCall
+from farebox.core.conversation import HttpReply, ListenCall, RelayCall
 from farebox.core.errors import MalformedInvoice
 from farebox.core.exchange import Json
 from farebox.core.ports import Clock, Failed, InvoiceState, Paid
@@ -34,6 +35,7 @@ from farebox.nostr.keys import public_key, shared_x
 
 RECEIVES: Final = ("get_info", "get_balance", "make_invoice", "lookup_invoice")
 HOLDS: Final = ("make_hold_invoice", "settle_hold_invoice", "cancel_hold_invoice")
+_LOOK_EVERY_S: Final = 0.05
 EVERYTHING: Final = (*RECEIVES, *HOLDS, "pay_invoice")
 _STATES: Final = {
     InvoiceState.OPEN: "pending",
@@ -56,7 +58,8 @@ class FakeNwc:
 
     methods: what the connection allows. encryption: what it reads, or None for a wallet that says nothing of it.
     stateless: it tells no `state`, as LNbits. whole_sats: it leaves out what is less than a satoshi. informs: whether
-    there is an event that says what it can do. answers: requests that it did, by their id.
+    there is an event that says what it can do. notifies: whether it tells of payments that it received.
+    answers: requests that it did, by their id.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class FakeNwc:
         stateless: bool = False,
         whole_sats: bool = False,
         informs: bool = True,
+        notifies: bool = True,
     ) -> None:
         self.node = node
         self.methods = methods
@@ -77,6 +81,7 @@ class FakeNwc:
         self.stateless = stateless
         self.whole_sats = whole_sats
         self.informs = informs
+        self.notifies = notifies
         self.answers: dict[str, Event | None] = {}
         self._clock = clock
         self._relays = relays
@@ -85,6 +90,8 @@ class FakeNwc:
         self.public_key = public_key(self._secret_key)
         self._client = public_key(self._client_key)
         self._shared_x = shared_x(self._secret_key, self._client)
+        self._told: set[bytes] = set()
+        self._pretended: list[bytes] = []
 
     @property
     def uri(self) -> str:
@@ -95,12 +102,30 @@ class FakeNwc:
     def info(self) -> Event:
         """What it says of itself."""
         tags = [] if self.encryption is None else [["encryption", self.encryption]]
+        tags += [["notifications", "payment_received payment_sent"]] if self.notifies else []
         return self._sign(13194, " ".join(self.methods), tags)
 
-    def reply(self, call: RelayCall) -> HttpReply:
+    def pretend(self, payment_hash: bytes) -> None:
+        """Tell that this was paid, whether or not it was."""
+        self._pretended.append(payment_hash)
+
+    def notices(self) -> list[Event]:
+        """What it has to tell since it was asked last, the oldest first."""
+        paid = self.node.newest_paid(from_ms=0, to_ms=2**62, most=1_000, offset=0) if self.notifies else []
+        untold = [payment_hash for payment_hash in reversed(paid) if payment_hash not in self._told]
+        self._told.update(untold)
+        pretended, self._pretended = self._pretended, []
+        return [event for payment_hash in (*pretended, *untold) for event in self._notices_of(payment_hash)]
+
+    def reply(self, call: RelayCall | ListenCall) -> HttpReply:
         """What a relay would bring back."""
         if not self.node.reachable:
             return HttpReply(status=0, sent=False, reason="connection refused")
+        if isinstance(call, ListenCall):
+            events = self.notices()
+            assert all(accepts(call, event) for event in events)
+            told = f"[{','.join(event.write() for event in events)}]"
+            return HttpReply(status=200, body=told.encode()) if events else HttpReply(status=204)
         if call.event is None:
             return HttpReply(status=200, body=self.info().write().encode()) if self.informs else HttpReply(status=404)
         event = read_event(call.event)
@@ -124,18 +149,39 @@ class FakeNwc:
                 await socket.send(f'["EVENT",{self.info().write()}]')
             wanted: Json = {"kinds": [23194], "#p": [self.public_key.hex()]}
             await socket.send(json.dumps(["REQ", "requests", wanted]))
-            async for message in socket:
-                match json.loads(message):
-                    case ["EOSE", *_]:
-                        ready.set()
-                    case ["EVENT", _, dict(told)]:
-                        event = read_event(told)
-                        answer = None if event is None or event.id in self.answers else self.answer(event)
-                        if answer is not None:
-                            await asyncio.sleep(slow.total_seconds())
-                            await socket.send(f'["EVENT",{answer.write()}]')
+            telling = asyncio.create_task(self._tell(socket))
+            try:
+                async for message in socket:
+                    match json.loads(message):
+                        case ["EOSE", *_]:
+                            ready.set()
+                        case ["EVENT", _, dict(told)]:
+                            event = read_event(told)
+                            answer = None if event is None or event.id in self.answers else self.answer(event)
+                            if answer is not None:
+                                await asyncio.sleep(slow.total_seconds())
+                                await socket.send(f'["EVENT",{answer.write()}]')
+            finally:
+                telling.cancel()
 
     # --- small print --------------------------------------------------------------------------------------------------
+
+    def _notices_of(self, payment_hash: bytes) -> list[Event]:
+        invoice = self.node.find_invoice(payment_hash)
+        told: Json = {"payment_hash": payment_hash.hex()} if invoice is None else self._incoming(invoice)
+        said = json.dumps({"notification_type": "payment_received", "notification": told})
+        modern, known = "nip44_v2" in (self.encryption or ""), "nip04" in (self.encryption or "nip04")
+        kinds = [(23197, nip44)] * modern + [(23196, nip04)] * known
+        return [
+            self._sign(kind, cipher.encrypt(cipher.conversation_key(self._shared_x), said), [["p", self._client.hex()]])
+            for kind, cipher in kinds
+        ]
+
+    async def _tell(self, socket: ClientConnection) -> None:
+        while True:
+            for event in self.notices():
+                await socket.send(f'["EVENT",{event.write()}]')
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     def _answer(self, event: Event) -> Event | None:
         expires_s = event.tagged("expiration")
@@ -175,7 +221,7 @@ class FakeNwc:
             "block_height": 1,
             "block_hash": "00" * 32,
             "methods": list(self.methods),
-            "notifications": [],
+            "notifications": ["payment_received", "payment_sent"] if self.notifies else [],
         }
 
     def _get_balance(self, params: Mapping[str, Json]) -> Json:

@@ -1,17 +1,19 @@
-"""The conformance suite for backends that tell what was settled."""
+"""The conformance suites for backends that tell what was settled: from a cursor on, or to whoever listens."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 import pytest
 
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice
 from farebox.core.errors import NodeUnavailable
-from farebox.core.settlement import Settlement, Settlements, SettlementStream
-from farebox.testing.backends import PRICE, TEN_MINUTES, ReceiverWorld
+from farebox.core.settlement import Settlement, SettlementNotices, Settlements, SettlementStream
+from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverWorld
+
+_MOST_ROUNDS: Final = 5
 
 
 class StreamWorld(ReceiverWorld, Protocol):
@@ -95,6 +97,58 @@ class StreamSuite:
             _read(world, begin)
 
 
+class NoticeWorld(ReceiverWorld, Protocol):
+    """A receiver that tells what was paid to whoever listens, and somebody who pays it."""
+
+    @property
+    def wait(self) -> timedelta:
+        """How long the backend may wait for something to tell."""
+
+    def pretend(self, payment_hash: bytes) -> None:
+        """The backend tells that this was paid, whether or not it was."""
+
+
+class NoticeSuite:
+    """What every SettlementNotices keeps. Needs the fixture `world`, a NoticeWorld."""
+
+    def test_a_wallet_that_nobody_paid_tells_nothing(self, world: NoticeWorld) -> None:
+        _ask_for(world)
+        assert () == _hear(world)
+
+    def test_what_was_paid_is_told_once_with_what_was_received(self, world: NoticeWorld) -> None:
+        paid, _ = _ask_for(world, Amount.sats(3)), _ask_for(world)
+        assert () == _hear(world)
+        world.pay(paid)
+        world.pay(paid)
+        assert (Settlement(payment_hash=paid.payment_hash, received=Amount.sats(3)),) == _hear(world)
+
+    def test_many_payments_are_all_told_in_the_end(self, world: NoticeWorld) -> None:
+        invoices = [_ask_for(world) for _ in range(12)]
+        for invoice in invoices:
+            world.pay(invoice)
+        assert {each.payment_hash for each in invoices} == {each.payment_hash for each in _hear(world)}
+
+    def test_what_is_told_and_was_not_paid_is_not_believed(self, world: NoticeWorld) -> None:
+        unpaid, paid = _ask_for(world), _ask_for(world)
+        world.pretend(unpaid.payment_hash)
+        world.pretend(NOBODYS_HASH)
+        world.pay(paid)
+        assert [paid.payment_hash] == [each.payment_hash for each in _hear(world)]
+
+    def test_a_wallet_out_of_reach_does_not_say_that_there_is_nothing(self, world: NoticeWorld) -> None:
+        _hear(world)
+        with world.out_of_reach(), pytest.raises(NodeUnavailable):
+            _hear(world)
+
+
+def _hear(world: NoticeWorld) -> tuple[Settlement, ...]:
+    assert isinstance(world.receiver, SettlementNotices)
+    told: tuple[Settlement, ...] = ()
+    for _ in range(_MOST_ROUNDS):
+        told += world.ask(world.receiver.notices(wait=world.wait))
+    return told
+
+
 def _stream(world: StreamWorld) -> SettlementStream:
     assert isinstance(world.receiver, SettlementStream)
     return world.receiver
@@ -108,5 +162,5 @@ def _read(world: StreamWorld, cursor: str) -> Settlements:
     return world.ask(_stream(world).settlements(cursor, wait=world.wait))
 
 
-def _ask_for(world: StreamWorld, amount: Amount = PRICE) -> Invoice:
+def _ask_for(world: ReceiverWorld, amount: Amount = PRICE) -> Invoice:
     return world.ask(world.receiver.create_invoice(amount, description="a test", expires_in=TEN_MINUTES))

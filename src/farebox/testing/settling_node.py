@@ -108,3 +108,18 @@ class SettlingNode(SilentNode):
         """Somebody pays, and it is told."""
         self.receive(payment_hash, amount)
         self.told.append(Settlement(payment_hash=payment_hash, received=amount))
+
+
+@dataclass
+class TellingNode(SilentNode):
+    """A Receiver that tells what was paid to whoever listens, and keeps no list. heard: how often somebody listened."""
+
+    heard: int = 0
+    tells: list[list[Settlement]] = field(default_factory=list)
+
+    def notices(self, *, wait: timedelta) -> Conversation[tuple[Settlement, ...]]:
+        """What is to be told next; it does not wait."""
+        yield from ()
+        self.heard += 1
+        self._check()
+        return tuple(self.tells.pop(0)) if self.tells else ()

@@ -17,20 +17,22 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.conversation import HttpReply, RelayCall
+from farebox.core.conversation import HttpReply, ListenCall, RelayCall
 from farebox.core.errors import WalletError
 from farebox.core.exchange import HASH_BYTES, Json
 from farebox.core.ports import Failed, InvoiceState, Paid, PayOutcome, Unresolved
 from farebox.core.secret import Secret
-from farebox.lightning.reply import Told, count, hash_of, msats, preimage_of, read_object, text
+from farebox.lightning.reply import Told, count, hash_of, msats, preimage_of, read_list, read_object, text
 from farebox.nostr import nip04, nip44
 from farebox.nostr.call import accepts
 from farebox.nostr.event import Event, read_event, sign_event
-from farebox.nostr.keys import shared_x
+from farebox.nostr.keys import public_key, shared_x
 
 INFO_KIND, REQUEST_KIND, RESPONSE_KIND = 13194, 23194, 23195
+NOTICE_KINDS: Final = (23197, 23196)  # in NIP-44 and in NIP-04
 NIP44: Final = "nip44_v2"
 NOT_FOUND: Final = "NOT_FOUND"
+PAYMENT_RECEIVED: Final = "payment_received"
 FORM: Final = "nostr+walletconnect://WALLET?relay=wss://HOST&secret=SECRET"
 _SCHEME: Final = "nostr+walletconnect"
 _COMPRESSED_DIGITS: Final = 66
@@ -74,6 +76,7 @@ class Connection:
         self._secret = secret
         try:
             shared = shared_x(secret.reveal(), bytes.fromhex(wallet))
+            self._own_key = public_key(secret.reveal()).hex()
         except ValueError:
             raise WalletError(f"the wallet's public key or the secret is none; it is written as {FORM}") from None
         self._nip04_key = Secret(nip04.conversation_key(shared))
@@ -133,6 +136,29 @@ class Connection:
         if not isinstance(result, dict):
             return Answer(complaint=complaint(reply))
         return Answer(result=result)
+
+    def listen(self, *, within: timedelta) -> ListenCall:
+        """Hear what the wallet tells by itself."""
+        return ListenCall(
+            relays=self.relays, author=self.wallet, kinds=NOTICE_KINDS, addressed=self._own_key, timeout=within
+        )
+
+    def read_notices(self, call: ListenCall, reply: HttpReply) -> list[bytes]:
+        """The payment hashes of what the wallet says was paid to it, each once.
+
+        Only the wallet itself is believed, and only that it is worth looking.
+        """
+        hashes: dict[bytes, None] = {}
+        for told in read_list(reply.body) or ():
+            event = read_event(told)
+            notice = self._read_content(event) if event is not None and accepts(call, event) else None
+            if notice is None or text(notice, "notification_type") != PAYMENT_RECEIVED:
+                continue
+            received = notice.get("notification")
+            payment_hash = hash_of(received, "payment_hash") if isinstance(received, dict) else None
+            if payment_hash is not None:
+                hashes[payment_hash] = None
+        return list(hashes)
 
     def _read_content(self, event: Event) -> Told | None:
         if nip04.MARK in event.content:
@@ -197,6 +223,12 @@ def methods_of(told: Told) -> frozenset[str] | None:
     """What `get_info` says that this connection may do; None when that is nothing."""
     methods = told.get("methods")
     return frozenset(map(str, methods)) or None if isinstance(methods, list) else None
+
+
+def notifications_of(told: Told) -> frozenset[str]:
+    """What `get_info` says that it tells of by itself."""
+    told_of = told.get("notifications")
+    return frozenset(map(str, told_of)) if isinstance(told_of, list) else frozenset()
 
 
 def read_connection(url: str) -> Connection:

@@ -39,20 +39,25 @@ from farebox.core.ports import (
     Unresolved,
 )
 from farebox.core.secret import Secret
+from farebox.core.settlement import Settlement
 from farebox.lightning.nwc.connection import (
     NIP44,
     NOT_FOUND,
+    PAYMENT_RECEIVED,
     Answer,
     Connection,
     complaint,
     event_of,
     fee_of,
     methods_of,
+    notifications_of,
     outcome_of,
     read_connection,
     state_of,
 )
+from farebox.lightning.nwc.notices import Notices
 from farebox.lightning.reply import Told, count, hash_of, msats, preimage_of, text
+from farebox.nostr import Event
 
 _ANSWER_WITHIN: Final = timedelta(seconds=10)
 _PAY_WITHIN: Final = timedelta(seconds=60)
@@ -98,6 +103,8 @@ class NostrWalletConnect:
         self._told_network: Network | None = None
         self._network: Network | None = None
         self._whole_sats_only = False
+        self._notifies = False
+        self._notices = Notices(connection)
 
     @classmethod
     def from_url(cls, url: str, *, clock: Clock = _now, pay_within: timedelta = _PAY_WITHIN) -> Self:
@@ -129,10 +136,11 @@ class NostrWalletConnect:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What follows from the methods that it allows; nothing before they are known."""
+        """What follows from the methods that it allows and what it tells of; nothing before they are known."""
         methods = self._methods or frozenset()
         able = {Capability.LOOKUP} if "lookup_invoice" in methods else set()
-        return frozenset(able | {Capability.HOLD, Capability.OWN_PREIMAGE} if methods >= _HOLD else able)
+        able |= {Capability.HOLD, Capability.OWN_PREIMAGE} if methods >= _HOLD else set()
+        return frozenset(able | {Capability.STREAM} if self._notifies else able)
 
     # --- being paid ---------------------------------------------------------------------------------------------------
 
@@ -181,6 +189,13 @@ class NostrWalletConnect:
         if received is None or (state is InvoiceState.PAID and not received):
             raise NodeUnavailable("the wallet does not tell what it received")
         return InvoiceStatus(state=state, received=received)
+
+    def notices(self, *, wait: timedelta) -> Conversation[tuple[Settlement, ...]]:
+        """What the wallet tells that it received, looked up; nothing where it does not tell. Raises NodeUnavailable."""
+        untold = yield from self._learn()
+        if untold is not None:
+            raise NodeUnavailable(untold)
+        return (yield from self._notices.hear(self.lookup_invoice, wait=wait)) if self._notifies else ()
 
     @property
     def narrow(self) -> str:
@@ -290,11 +305,9 @@ class NostrWalletConnect:
             return complaint(reply)
         event = event_of(asked, reply)
         self._announced = frozenset(event.content.split()) if event is not None and event.content.strip() else None
-        offered = (
-            () if event is None else {word for tag in event.tags if tag[:1] == ("encryption",) for word in tag[1:]}
-        )
-        self._encryption = NIP44 if NIP44 in " ".join(offered).split() else _NIP04
+        self._encryption = NIP44 if event is not None and NIP44 in _words(event, "encryption") else _NIP04
         self._methods = self._announced
+        self._notifies = event is not None and PAYMENT_RECEIVED in _words(event, "notifications")
         if self._announced is None or "get_info" in self._announced:
             answer = yield from self._request("get_info", {})
             if answer.result is None and not answer.code:
@@ -302,6 +315,7 @@ class NostrWalletConnect:
             told = answer.result or {}
             self._told_network = _NETWORKS.get(text(told, "network") or "")
             self._methods = methods_of(told) or self._announced
+            self._notifies |= PAYMENT_RECEIVED in notifications_of(told)
         self._heard = True
         return None
 
@@ -333,6 +347,11 @@ def _judged(answer: Answer, looked: Answer, found: PayOutcome) -> PayOutcome:
             if answer.code in _NOT_BEGUN and looked.code:  # it answers, and does not let us look
                 return Failed(reason=answer.complaint)
             return Unresolved(reason=f"{answer.complaint}; {found.reason}")
+
+
+def _words(event: Event, name: str) -> set[str]:
+    """What stands in the tags of this name, in one text or in several."""
+    return {word for tag in event.tags if tag[:1] == (name,) for words in tag[1:] for word in words.split()}
 
 
 def _is_whole(amount: Amount) -> bool:

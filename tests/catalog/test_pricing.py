@@ -1,9 +1,15 @@
 """What `GET /pricing` answers."""
 
 import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import cast
+
+import pytest
 
 from farebox.catalog.pricing import pricing_document
 from farebox.catalog.routes import Route
+from farebox.core.fiat import Rate
 
 ROUTES = [
     Route.read("POST /score", "1 sat", name="score", summary="Score a user."),
@@ -12,6 +18,11 @@ ROUTES = [
     Route.read("POST /audit", "5 sat"),
     Route.read("GET /health", "free"),
 ]
+
+RATES = {
+    "USD": Rate(currency="USD", per_btc=Decimal(64000), seen_at=datetime(2026, 1, 2, tzinfo=UTC), source="rates.test")
+}
+TOLD = {"currency": "USD", "per_btc": "64000", "seen_at": "2026-01-02T00:00:00Z", "source": "rates.test"}
 
 
 def test_the_keys_and_types_that_clients_in_the_field_read_are_there() -> None:
@@ -46,6 +57,23 @@ def test_an_endpoint_says_what_those_keys_leave_open() -> None:
         "amount_msat": 1500,
         "currency": "sat",
         "unit": "request",
+    }
+
+
+@pytest.mark.parametrize(
+    ("price", "told"),
+    [
+        ("0.5 US cent", {"price_sats": 8, "amount_msat": 8000, "currency": "sat", "rate": TOLD}),
+        ("999999999999999 USD", {"rate": TOLD}),  # more than all bitcoin
+        ("2 EUR", {}),
+    ],
+)
+def test_a_price_in_fiat_has_satoshis_beside_it_where_they_can_be_told(price: str, told: dict[str, object]) -> None:
+    route = Route.read("POST /score", price)
+    (listed,) = cast(list[dict[str, object]], pricing_document([route], free_calls=0, rates=RATES)["priced_endpoints"])
+    number, _, currency = str(route.price).partition(" ")
+    assert {"price": {"amount": number, "currency": currency}} | told == {
+        name: value for name, value in listed.items() if name not in ("path", "method", "name", "summary", "unit")
     }
 
 

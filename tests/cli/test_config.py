@@ -42,6 +42,17 @@ def test_the_template_is_a_shop_that_opens(tmp_path: Path) -> None:
         ({"free_calls": -1}, "`free_calls`"),
         ({"invoices_per_s": 0}, "`invoices_per_s`"),
         ({"free_up_to": "much"}, "`free_up_to`"),
+        ({"free_up_to": "2 USD"}, "`free_up_to`"),
+        ({"route": [ROUTE | {"price": "2 UDS"}]}, "UDS is no currency of ISO 4217"),
+        ({"route": [ROUTE | {"price": "0 USD"}]}, "`0.5 US cent`"),
+        ({"rates": {"UDS": "64000"}}, "`rates`: `UDS` is not known; did you mean"),
+        ({"rates": {"refresh": 60}}, "`rates`: `refresh` is not known; did you mean `refresh_s`?"),
+        ({"rates": {"USD": "rates.json"}}, "`rates`: a source of rates is `https://"),
+        ({"rates": {"USD": []}}, "`rates`: `USD`: a text in quotes"),
+        ({"rates": {"USD": 64000.5}}, "`rates`: `USD`: a text in quotes"),
+        ({"rates": {"USD": ["64000", "$FAREBOX_NOT_SET"]}}, "the environment has no FAREBOX_NOT_SET"),
+        ({"rates": {"refresh_s": 60, "stale_after_s": 60}}, "at least twice `refresh_s`"),
+        ({"rates": {"refresh_s": 0}}, "`rates.refresh_s`"),
         ({"receiver": "$FAREBOX_NOT_SET"}, "the environment has no FAREBOX_NOT_SET"),
     ],
 )
@@ -109,6 +120,25 @@ def test_a_source_is_read_as_it_is_now_with_the_flags_on_top(tmp_path: Path) -> 
     file.write_text(TEMPLATE.replace("free_calls = 1 ", "free_calls = 7 "))
     assert (("127.0.0.1", 9), 7) == (source.read().address, source.read().free_calls)
     assert ["/x"] == [line.path for line in Source(file=None, flags={"route": [{**ROUTE, "path": "/x"}]}).read().route]
+
+
+@pytest.mark.parametrize("price", ["0.5 US cent", "$0.005", "0.005 USD"])
+def test_a_price_in_fiat_is_a_price(price: str) -> None:
+    assert "0.005 USD" == checked({"route": [ROUTE | {"price": price}]}, "x").route[0].price
+
+
+def test_rates_are_read_where_the_seller_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_RATES", "https://rates.test/?key=hidden#/EUR")
+    text = '[rates]\nUSD = ["file:rates.json#/USD", "64000"]\nEUR = "$MY_RATES"\nCHF = 57000\nrefresh_s = 5\n'
+    config = read_config(written(tmp_path, f'{text}[[route]]\npath = "/x"\nprice = "$2"\ndemo = true\n'))
+    again = config.with_flags({"listen": "127.0.0.1:9"})
+    assert {
+        "USD": [f"file:{tmp_path.resolve()}/rates.json#/USD", "64000"],
+        "EUR": ["https://rates.test/?key=hidden#/EUR"],
+        "CHF": ["57000"],
+    } == again.rates.sources
+    assert (5, 600, "hidden" in repr(config)) == (again.rates.refresh_s, again.rates.stale_after_s, False)
+    assert all(again.rates.open().knows(currency) for currency in ("USD", "EUR", "CHF", "JPY"))
 
 
 def test_what_callers_may_ask_for_before_they_pay_is_the_seller_s_to_say() -> None:

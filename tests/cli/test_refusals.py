@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import structlog
 
 from farebox.cli.config import checked
 from farebox.cli.serve import check_exposure, opened
@@ -73,6 +74,30 @@ async def test_a_shop_that_trusts_everyone_as_its_proxy_does_not_open(tmp_path: 
 def test_play_money_is_not_taken_from_the_public(listen: str) -> None:
     with pytest.raises(ConfigError, match="--sandbox"):
         check_exposure(checked({"listen": listen, "route": [ROUTE]}, "farebox.toml"), sandbox_allowed=False)
+
+
+async def test_a_shop_whose_node_asks_for_whole_satoshis_only_does_not_open_with_a_fraction(tmp_path: Path) -> None:
+    shop = {"receiver": "phoenixd+http://:p@127.0.0.1:9", "allow_spending_key": True}
+    config = checked({**shop, "route": [ROUTE | {"price": "500 msat"}]}, "farebox.toml")
+    with pytest.raises(ConfigError, match=r"POST /x costs 500 msat, and phoenixd at .* asks for whole"):
+        async with opened(config, tmp_path):
+            pass
+
+
+async def test_a_shop_that_can_not_learn_a_rate_does_not_open(tmp_path: Path) -> None:
+    config = checked({"route": [ROUTE | {"price": "2 CHF"}]}, "farebox.toml")
+    with pytest.raises(ConfigError, match="nobody says what a bitcoin costs in CHF"):
+        async with opened(config, tmp_path):
+            pass
+
+
+async def test_a_shop_opens_without_a_rate_and_says_so(tmp_path: Path) -> None:
+    rates = {"USD": f"file:{tmp_path}/missing.json"}
+    config = checked({"rates": rates, "route": [ROUTE | {"price": "2 USD"}]}, "farebox.toml")
+    with structlog.testing.capture_logs() as told:
+        async with opened(config, tmp_path):
+            pass
+    assert ["rate-not-read", "no-rate"] == [line["event"] for line in told if "rate" in line["event"]][:2]
 
 
 async def test_a_shop_in_good_order_opens(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_folder_that_is_forbidden_is_named(farebox: Any, tmp_path: Path) -> No
     [
         ("free_call = 3\n" + ROUTE, "`free_call` is not known; did you mean `free_calls`?"),
         (ROUTE.replace("price", "prise"), "route 1: `prise` is not known; did you mean `price`?"),
-        (ROUTE.replace("21 sat", "21"), "route 1: `price`: An amount is a whole number with a unit"),
+        (ROUTE.replace("21 sat", "21"), "route 1: `price`: A price is written such as `21 sat`"),
         (ROUTE.replace("demo = true", ""), "route 1: needs exactly one of `upstream`, `openai` and `demo`"),
         (ROUTE.replace('"/x"', '"x"'), "'POST x' is no route"),
         (ROUTE + ROUTE, "/x is listed twice"),

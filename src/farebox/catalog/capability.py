@@ -17,6 +17,7 @@ from farebox.catalog.routes import Route, RouteTable
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, UpstreamFailed
 from farebox.core.exchange import Json
+from farebox.core.fiat import Fiat
 
 if TYPE_CHECKING:
     import pydantic
@@ -62,7 +63,7 @@ class Capability:
         cls,
         function: Callable[..., object],
         *,
-        price: str | Amount | Price,
+        price: str | Amount | Fiat | Price,
         name: str | None = None,
         summary: str | None = None,
         method: str = "POST",

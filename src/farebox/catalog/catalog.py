@@ -11,6 +11,7 @@ from farebox.catalog.price import Price
 from farebox.catalog.routes import RouteTable
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError
+from farebox.core.fiat import Fiat
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -27,7 +28,7 @@ class Catalog:
     def sell(
         self,
         *,
-        price: str | Amount | Price,
+        price: str | Amount | Fiat | Price,
         path: str | None = None,
         method: str = "POST",
         name: str | None = None,

@@ -13,12 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Self
 
 from farebox.catalog.path import canonical, plainest, readings, spelt
 from farebox.catalog.price import Price
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, MalformedAmount, MalformedRequest
+from farebox.core.fiat import Fiat
 
 ANY_METHOD: Final = "*"
 FREE: Final = "free"
@@ -45,7 +47,7 @@ class Route:
 
     method: str
     path: str
-    price: Amount | None
+    price: Amount | Fiat | None
     name: str = ""
     summary: str = ""
     rerun: bool = False
@@ -67,8 +69,8 @@ class Route:
             )
 
     @classmethod
-    def read(cls, key: str, price: str | Amount | Price | None, *, name: str = "", summary: str = "") -> Route:
-        """A route from a key such as `POST /api/dvm` and a price such as `21 sat`; `free` or None for no price.
+    def read(cls, key: str, price: str | Amount | Fiat | Price | None, *, name: str = "", summary: str = "") -> Route:
+        """A route from a key such as `POST /api/dvm` and a price such as `21 sat` or `2 EUR`; `free` or None for none.
 
         Raises ConfigError.
         """
@@ -87,6 +89,13 @@ class Route:
     def resource(self) -> str:
         """The route as one text, such as `POST /api/dvm`; for any method only the path."""
         return self.path if self.method == ANY_METHOD else f"{self.method} {self.path}"
+
+    @property
+    def dearness(self) -> tuple[bool, Decimal]:
+        """Sorts what is free before what costs less before what costs more; fiat counts as dearer than bitcoin."""
+        if isinstance(self.price, Fiat):
+            return True, self.price.amount
+        return False, Decimal(-1 if self.price is None else self.price.msat)
 
     @property
     def title(self) -> str:
@@ -142,7 +151,7 @@ class RouteTable:
         self._widest = [re.compile(_expression(plainest(route.path), parameter=".+")).fullmatch for route in priced]
 
     @classmethod
-    def read(cls, prices: Mapping[str, str | Amount | Price | None]) -> Self:
+    def read(cls, prices: Mapping[str, str | Amount | Fiat | Price | None]) -> Self:
         """A table from keys and prices: `{"POST /api/dvm": "21 sat", "GET /files/*": "free"}`. Raises ConfigError."""
         return cls(Route.read(key, price) for key, price in prices.items())
 
@@ -207,7 +216,7 @@ def _first(patterns: Iterable[_Pattern], method: str, path: str) -> Route | None
 
 
 def _dearest(by_method: Mapping[str, Route]) -> Route:
-    return max(by_method.values(), key=lambda route: route.price or Amount(0))
+    return max(by_method.values(), key=lambda route: route.dearness)
 
 
 def _index(routes: Iterable[Route], *, folded: bool) -> tuple[dict[str, dict[str, Route]], list[_Pattern]]:

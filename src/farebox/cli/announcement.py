@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from farebox.catalog.price import Price
+from farebox.catalog.routes import FREE
 from farebox.cli.config import Config
 from farebox.cli.output import tell
 from farebox.cli.sandbox_api import Wallets
 from farebox.cli.state import write_private
-from farebox.core.amount import Amount
 
 log = structlog.get_logger("farebox")
 
@@ -33,7 +34,7 @@ def announce(config: Config, url: str, wallets: Wallets | None) -> None:
         )
     for line in config.route:
         key = f"{line.method or ('POST' if line.upstream is None else 'any')} {url}{line.path}"
-        price = line.price if line.price == "free" else str(Amount.read(line.price))
+        price = line.price if line.price == FREE else str(Price.read(line.price))
         tell(f"  {key}  {price}", style="bold")
     tell(f"  prices at {url}/pricing; stop with Ctrl-C")
     log.info("serving", url=url, routes=len(config.route), sandbox=wallets is not None)

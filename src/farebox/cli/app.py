@@ -77,7 +77,9 @@ def serve(
         str | None, typer.Option(envvar="OPENAI_API_KEY", help="The model's API key.", show_default=False)
     ] = None,
     upstream: Annotated[str | None, typer.Option(help="Put an HTTP service that exists already on sale.")] = None,
-    price: Annotated[str | None, typer.Option(help="Per call, such as 21sat. (default: 21 sat with --openai)")] = None,
+    price: Annotated[
+        str | None, typer.Option(help="Per call, such as 21sat or '0.5 US cent'. (default: 21 sat with --openai)")
+    ] = None,
     path: Annotated[str | None, typer.Option(help="Where it is sold. (default: /api/dvm, or everything)")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port. (default: 127.0.0.1:8402)")] = None,
     public_url: Annotated[str | None, typer.Option(help="What the public calls it.")] = None,

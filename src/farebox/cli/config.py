@@ -22,8 +22,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from farebox.catalog.routes import FREE
+from farebox.cli.environment import Text, expanded
+from farebox.cli.rates import RatesConfig
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, MalformedAmount
+from farebox.core.fiat import Fiat
 from farebox.core.secret import Secret
 from farebox.gate import Limits, Terms
 
@@ -33,23 +37,25 @@ DEFAULT_PRICE: Final = "21 sat"
 _PASSWORD_IN_URL: Final = re.compile(r"://[^/\s@]*:([^\s@]+)@")
 
 
-def _expanded(text: str) -> str:
-    if not text.startswith("$"):
-        return text
-    value = os.environ.get(text[1:])
-    if not value:
-        raise ValueError(f"the environment has no {text[1:]}")
-    return value
-
-
-def _price(text: str) -> str:
-    if text != "free":
+def _amount(text: str) -> str:
+    if text != FREE:
         try:
             if not Amount.read(text):
                 raise ValueError("a price is more than nothing; write `free` if that is meant")
         except MalformedAmount as error:
             raise ValueError(str(error)) from None
     return text
+
+
+def _price(text: str) -> str:
+    try:
+        Amount.read(text)
+    except MalformedAmount:
+        try:
+            return text if text == FREE else str(Fiat.read(text))
+        except MalformedAmount as error:
+            raise ValueError(str(error)) from None
+    return _amount(text)
 
 
 def _method(text: str) -> str:
@@ -74,9 +80,9 @@ def _http_url(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_expanded)]
 PriceText = Annotated[str, AfterValidator(_price)]
-HttpUrl = Annotated[str, AfterValidator(_expanded), AfterValidator(_http_url)]
+AmountText = Annotated[str, AfterValidator(_amount)]
+HttpUrl = Annotated[str, AfterValidator(expanded), AfterValidator(_http_url)]
 
 
 class Settle(StrEnum):
@@ -133,7 +139,7 @@ class Config(BaseModel):
     free_calls: int = Field(default=1, ge=0, le=10_000)
     free_calls_per_subnet: int | None = Field(default=None, ge=0)
     free_calls_a_day: int = Field(default=10_000, ge=0)
-    free_up_to: PriceText = "1000 sat"
+    free_up_to: AmountText = "1000 sat"
     calls_per_client_s: float = Field(default=10, gt=0)
     calls_at_once: int = Field(default=100, ge=1)
     invoices_per_s: float = Field(default=50, gt=0)
@@ -145,6 +151,7 @@ class Config(BaseModel):
     most_answer_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=256 * 1024 * 1024)
     trusted_proxies: list[str] = Field(default_factory=list)
     client_header: str = "x-forwarded-for"
+    rates: RatesConfig = Field(default_factory=RatesConfig, repr=False)
     route: list[RouteConfig] = Field(min_length=1)
 
     def with_flags(self, flags: Mapping[str, object]) -> Config:
@@ -233,6 +240,7 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path}: {error}") from None
     config = checked(content, str(path))
     here = path.parent
+    config.rates.in_folder(here)
     if config.keys is not None:
         config.keys = here / config.keys
     if config.store and config.store.startswith("sqlite:///") and not config.store.startswith("sqlite:////"):
@@ -295,12 +303,18 @@ free_calls = 1                       # per client and 24 hours; 0 for none
 # unpaid_invoices = 100000           # of everyone; 100,000 are about 60 MB in the ledger
 trusted_proxies = []                 # such as ["127.0.0.1"] when a proxy of yours sets X-Forwarded-For
 
+# What a bitcoin costs, for prices in fiat. Without this, public services are asked: docs/prices.md.
+# [rates]
+# USD = ["https://api.coinbase.com/v2/prices/BTC-USD/spot#/data/amount", "https://mempool.space/api/v1/prices#/USD"]
+# EUR = "file:rates.json#/EUR"       # written by a job of yours; or a rate that you decided on, such as "58000"
+# stale_after_s = 600                # what is older is no rate: such calls are told 503 until there is one again
+
 # What is sold. Each route has a path, a price and something behind it.
 
 [[route]]
 path = "/api/dvm"
 method = "POST"
-price = "21 sat"
+price = "21 sat"                     # or "500 msat", "0.5 US cent", "$0.005", "2 EUR"
 summary = "Text from a prompt"
 demo = true                          # a tiny built-in writer, to see it work; replace it by a model:
 # openai = "http://127.0.0.1:11434/v1"    # any OpenAI-compatible server

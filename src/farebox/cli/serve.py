@@ -14,7 +14,7 @@ import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,10 +35,12 @@ from farebox.cli.seals import sealing
 from farebox.cli.state import LiveKeyRing, key_file, made_dir
 from farebox.cli.telemetry import Watch, open_watch, warn_of_open_metrics
 from farebox.core.errors import ConfigError, StoreUnavailable
+from farebox.core.fiat import Fiat
 from farebox.core.ports import Ledger, Receiver
 from farebox.core.secret import Keys, Secret
 from farebox.http.manners import Manners
 from farebox.http.proxy import Proxy
+from farebox.http.rates import Rates
 from farebox.http.request import AsgiApp
 from farebox.http.selling import Gate, now, open_gate
 from farebox.http.shopfront import shopfront
@@ -147,10 +149,29 @@ async def opened(config: Config, folder: Path, lent: Lent | None = None) -> Asyn
             most_answer=config.most_answer_bytes,
             spool=str(made_dir(folder / "spool")),
         )
-        app = at.watch.served(shopfront(served, at.gate, manners=manners))
+        rates = config.rates.open()
+        app = at.watch.served(shopfront(served, at.gate, manners=manners, rates=rates))
+        await stack.enter_async_context(_kept(rates, {r.price.currency for r in served if isinstance(r.price, Fiat)}))
         yield OpenShop(
             app=app, gate=at.gate, store=at.store, sandbox=at.sandbox, watch=at.watch, keys=at.keys, books=at.books
         )
+
+
+@asynccontextmanager
+async def _kept(rates: Rates, currencies: Set[str]) -> AsyncIterator[None]:
+    """While inside, the rates of these currencies are looked at. A shop opens without one: such calls are told so."""
+    if not currencies:
+        yield
+        return
+    found = await rates.find_all(currencies)
+    for missing in sorted(currencies - found.keys()):
+        log.warning("no-rate", currency=missing, mend="calls priced in it are told 503 until there is one")
+    keeping = asyncio.create_task(rates.keep(currencies))
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 def _sold(line: RouteConfig) -> tuple[Route, Capability | AsgiApp]:

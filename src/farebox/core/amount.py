@@ -9,14 +9,17 @@ Rules
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final, Self
 
 from farebox.core.errors import MalformedAmount
 
 _MSATS_PER_SAT: Final = 1000
-_MSATS_PER_BITCOIN: Final = 100_000_000 * _MSATS_PER_SAT
+_SATS_PER_BITCOIN: Final = 100_000_000
+_MSATS_PER_BITCOIN: Final = _SATS_PER_BITCOIN * _MSATS_PER_SAT
 _MOST: Final = 21_000_000 * _MSATS_PER_BITCOIN
 _MOST_SHOWN: Final = 40
 _TEXT: Final = re.compile(r"\s*([0-9]{1,19}(?:_[0-9]{3}){0,6})\s*(sats?|msats?)\s*", re.IGNORECASE | re.ASCII)
@@ -56,6 +59,16 @@ class Amount:
             raise MalformedAmount(given=_shown(text))
         count = int(match[1])
         return cls.msats(count) if match[2].lower().startswith("m") else cls.sats(count)
+
+    @classmethod
+    def part_of_bitcoin(cls, part: Fraction) -> Self:
+        """So much of one bitcoin, rounded up to whole satoshis. Raises MalformedAmount."""
+        return cls.sats(math.ceil(part * _SATS_PER_BITCOIN))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is of whole satoshis."""
+        return self.msat % _MSATS_PER_SAT == 0
 
     def in_sats_exact(self) -> int:
         """Whole satoshis; raises MalformedAmount when there is a fraction of one."""

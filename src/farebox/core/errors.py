@@ -21,6 +21,7 @@
     ├── Unavailable                503 the seller can't tell just now; nothing was lost, ask again
     │   ├── GateOverloaded         more callers ask for an invoice than there can be invoices
     │   ├── NodeUnavailable        the Lightning node doesn't answer, or not sensibly
+    │   ├── RateUnavailable        nobody has said lately what a bitcoin costs
     │   ├── StoreUnavailable       the ledger or the purse can't be written or read
     │   └── UpstreamFailed         502 the seller's own service did not answer; the payment is kept
     │       └── PaymentReturned        the same, of a call that was to be paid on success; the payment goes back
@@ -37,6 +38,7 @@
     │       └── PaidAsCredit       the seller can't deliver it and owes what was paid
     ├── MalformedValue             a text or number that is not what it should be
     │   ├── MalformedAmount
+    │   │   └── MalformedPrice         also in fiat
     │   ├── MalformedBudget
     │   ├── MalformedInvoice       BOLT11
     │   ├── MalformedMacaroon
@@ -216,6 +218,12 @@ class NodeUnavailable(Unavailable):
     """The seller's Lightning node does not answer just now; nothing was lost, ask again."""
 
 
+class RateUnavailable(Unavailable):
+    """What this costs in bitcoin can't be told just now; a payment is not affected, ask again."""
+
+    retry_after_s = 10
+
+
 class StoreUnavailable(Unavailable):
     """What has to be remembered can't be written or read just now; nothing was lost, ask again."""
 
@@ -315,6 +323,10 @@ class MalformedValue(FareboxError, ValueError):
 
 class MalformedAmount(MalformedValue):
     """An amount is a whole number with a unit, such as `21 sat` or `500 msat`."""
+
+
+class MalformedPrice(MalformedAmount):
+    """A price is written such as `21 sat`, `500 msat`, `0.5 US cent`, `$0.005` or `2 EUR`."""
 
 
 class MalformedBudget(MalformedValue):

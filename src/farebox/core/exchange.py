@@ -15,6 +15,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from farebox.core.amount import Amount
+from farebox.core.errors import Unavailable
 from farebox.core.secret import Secret
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -77,6 +78,30 @@ class Quote:
     resource: str
     digest: bytes
     description: str = ""
+
+
+class Unpriced(Quote):
+    """The quote of a call whose price can't be told just now: whoever asks for the amount is told why.
+
+    A call that is paid for already needs no price.
+    """
+
+    __slots__ = ("_why",)
+    _why: Unavailable
+
+    def __init__(self, why: Unavailable, *, resource: str, digest: bytes, description: str = "") -> None:
+        object.__setattr__(self, "_why", why)
+        object.__setattr__(self, "resource", resource)
+        object.__setattr__(self, "digest", digest)
+        object.__setattr__(self, "description", description)
+
+    def __repr__(self) -> str:
+        return f"Unpriced({self._why!r})"
+
+    @property
+    def amount(self) -> Amount:
+        """Raises what stands in the way."""
+        raise self._why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

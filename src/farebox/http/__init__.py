@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from farebox.http.manners import Manners
     from farebox.http.paywall import Paywall
     from farebox.http.proxy import Proxy
+    from farebox.http.rates import Rates
     from farebox.http.sale import Sale
     from farebox.http.selling import Gate, open_gate
     from farebox.http.shopfront import shop
@@ -23,6 +24,7 @@ __all__ = [
     "Manners",
     "Paywall",
     "Proxy",
+    "Rates",
     "Sale",
     "open_gate",
     "shop",
@@ -38,6 +40,7 @@ __getattr__ = lazily(
         "Manners": "farebox.http.manners",
         "Paywall": "farebox.http.paywall",
         "Proxy": "farebox.http.proxy",
+        "Rates": "farebox.http.rates",
         "Sale": "farebox.http.sale",
         "open_gate": "farebox.http.selling",
         "shop": "farebox.http.shopfront",

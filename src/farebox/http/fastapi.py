@@ -19,12 +19,15 @@ from starlette.requests import Request
 
 from farebox.catalog.path import canonical
 from farebox.catalog.price import Price
-from farebox.catalog.routes import Route
+from farebox.catalog.routes import ANY_METHOD, Route
 from farebox.core.amount import Amount
 from farebox.core.errors import BodyTooLarge, CallerError, ConfigError, Unavailable
+from farebox.core.fiat import Fiat
 from farebox.gate import Gate
 from farebox.http.manners import Manners
 from farebox.http.paywall import Paywall
+from farebox.http.quotes import Quotes
+from farebox.http.rates import Rates
 from farebox.http.request import Receive, Scope, Send, raw_path
 from farebox.http.sale import SALE, Sale
 
@@ -59,13 +62,21 @@ async def _left(request: Request, leave: _Leave) -> _Sell:
 
 
 def priced(
-    gate: Gate, price: str | Amount | Price, *, manners: Manners | None = None, rerun: bool = False
+    gate: Gate,
+    price: str | Amount | Fiat | Price,
+    *,
+    manners: Manners | None = None,
+    rerun: bool = False,
+    rates: Rates | None = None,
 ) -> Callable[[Request], Awaitable[Sale]]:
     """A dependency that lets its handler run only for callers who paid, or have a free call left.
 
-    rerun: whether a call of unknown outcome may be run once more. Raises MalformedAmount.
+    rerun: whether a call of unknown outcome may be run once more. rates: for a price in fiat. Raises MalformedAmount,
+    and ConfigError for a price that the gate's node can't ask for.
     """
     amount = Price.read(price).amount
+    rates = rates or Rates()
+    Quotes(rates).check([Route(method=ANY_METHOD, path="/", price=amount)], gate.receiver)
     paywalls: dict[tuple[int, str], tuple[Paywall, Route]] = {}
 
     async def sale(request: Request) -> Sale:
@@ -80,7 +91,7 @@ def priced(
         key = id(here), request.method
         if key not in paywalls:
             route = Route(method=request.method, path=here.path, price=amount, name=here.name, rerun=rerun)
-            paywalls[key] = (Paywall(here.app, gate=gate, manners=manners), route)
+            paywalls[key] = (Paywall(here.app, gate=gate, manners=manners, rates=rates), route)
         handlers[0].setdefault(_Leave, _left)
         raise _Leave(_Sell(*paywalls[key], await request.body()))
 

@@ -23,13 +23,16 @@ from farebox.catalog.routes import ANY_METHOD, Route, RouteTable
 from farebox.core.amount import Amount
 from farebox.core.errors import CallerError, MalformedRequest, MethodUnknown, Unavailable, UpstreamFailed
 from farebox.core.exchange import Quote, Wire
-from farebox.gate import Challenged, Free, Gate, HeldCall, Replay, Visit
+from farebox.core.fiat import Conversion, Fiat
+from farebox.gate import Challenged, Decision, Free, Gate, HeldCall, Replay, Visit
 from farebox.gate.events import CallRefused
 from farebox.http import problem
 from farebox.http.client import ClientPrefix
 from farebox.http.given import replayed_headers, without_word_to_caches
 from farebox.http.held import HeldCalls, Kept, to_nobody
 from farebox.http.manners import Manners
+from farebox.http.quotes import Quotes
+from farebox.http.rates import Rates
 from farebox.http.recorder import BrokenOff, Recorder
 from farebox.http.request import (
     AsgiApp,
@@ -60,9 +63,10 @@ _IDEMPOTENCY_KEY: Final = b"idempotency-key"
 class Paywall:
     """Puts a gate in front of an app: `app.add_middleware(farebox.http.Paywall, gate=gate, prices={...})`.
 
-    prices: a route such as `POST /api/dvm` or `GET /files/*` to a price such as `21 sat`. Every other path of the app
-    stays as it is. check: called with the route and body of a call that has content; raises ArgumentsInvalid to
-    refuse it before an invoice is made.
+    prices: a route such as `POST /api/dvm` or `GET /files/*` to a price such as `21 sat` or `2 EUR`. Every other path
+    of the app stays as it is. check: called with the route and body of a call that has content; raises ArgumentsInvalid
+    to refuse it before an invoice is made. rates: for prices in fiat; None for those of public services. Raises
+    ConfigError for a price that the gate's node can't ask for.
     """
 
     def __init__(
@@ -70,16 +74,19 @@ class Paywall:
         app: AsgiApp,
         *,
         gate: Gate,
-        prices: Mapping[str, str | Amount] | None = None,
+        prices: Mapping[str, str | Amount | Fiat] | None = None,
         routes: RouteTable | None = None,
         manners: Manners | None = None,
         check: Check | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self._app = app
         self._gate = gate
         self._manners = manners or Manners()
         self._check = check
         self._routes = RouteTable.read(prices or {}) if routes is None else routes
+        self._quotes = Quotes(rates)
+        self._quotes.check(self._routes, gate.receiver)
         self._client = ClientPrefix(self._manners.trusted_proxies, self._manners.client_header)
         self.reader = Reader(
             proof_headers=gate.proof_headers,
@@ -160,13 +167,18 @@ class Paywall:
     ) -> None:
         """Answer a call whose body was read. Raises CallerError or Unavailable, when nothing was sent yet."""
         head = scope["method"] == "HEAD"
-        known = self._gate.recall(request.authorization, request.digest) if request.authorization else None
-        decision = known or await self._gate.admit(self._visit(route, request, scope))
+        decision: Decision | None = None
+        conversion = None
+        if request.authorization:
+            decision = self._gate.recall(request.authorization, request.digest)
+        if decision is None:
+            quote, conversion = await self._quotes.quote(route, request.digest)
+            decision = await self._gate.admit(self._visit(quote, route, request, scope))
         match decision:
             case Challenged():
                 if decision.held:
                     self._held.keep(decision.invoice, route, request, scope)
-                await self._ask(decision, scope, send, head=head)
+                await self._ask(decision, conversion, scope, send, head=head)
             case Replay():
                 await self._replay(decision, send, head=head)
             case Free(free_call=call):
@@ -226,7 +238,7 @@ class Paywall:
         if root and path.startswith(root) and path[len(root) :].startswith("/"):
             # Where the app is mounted, its routes are told without the prefix; some apps look at the whole path.
             inner = self._routes.lookup(method, path[len(root) :])
-            route = max((each for each in (inner, route) if each), key=_dearness, default=None)
+            route = max((each for each in (inner, route) if each), key=lambda each: each.dearness, default=None)
         if route is not None and route.price is not None and method in ("TRACE", "CONNECT"):
             raise MethodUnknown(allow=", ".join(sorted(self._routes.methods(path) - {ANY_METHOD})))
         unpriced = route is None or route.price is None
@@ -235,19 +247,13 @@ class Paywall:
             raise MalformedRequest("a method override is not honoured here; send the method itself")
         return route
 
-    def _visit(self, route: Route, request: PricedRequest, scope: Scope) -> Visit:
-        assert route.price is not None
+    def _visit(self, quote: Quote, route: Route, request: PricedRequest, scope: Scope) -> Visit:
         peer = scope.get("client")
         body_expected = request.method in ("POST", "PUT", "PATCH")
         if self._check is not None and request.has_content:
             self._check(route, request.body)
         return Visit(
-            quote=Quote(
-                amount=route.price,
-                resource=route.resource,
-                digest=request.digest,
-                description=route.title,
-            ),
+            quote=quote,
             # A HEAD asks for the price of a call; only where it stands for a GET can it also be that call.
             wire=request.wire if scope["method"] != "HEAD" or request.method == "GET" else Wire(),
             client=self._client(peer[0] if peer else None, scope["headers"]),
@@ -263,12 +269,15 @@ class Paywall:
             methods = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
         await problem.answer(send, 204, problem.preflight(methods, scope["headers"]), b"", head=True)
 
-    async def _ask(self, challenged: Challenged, scope: Scope, send: Send, *, head: bool) -> None:
+    async def _ask(
+        self, challenged: Challenged, conversion: Conversion | None, scope: Scope, send: Send, *, head: bool
+    ) -> None:
         asked = problem.payment_required(
             challenged,
             endpoint=raw_path(scope).decode("latin-1"),
             free_calls=self._gate.terms.free_calls,
             now=self._gate.now(),
+            conversion=conversion,
         )
         log.info("challenged", resource=challenged.quote.resource, amount_msat=challenged.quote.amount.msat)
         headers = [(name.encode(), value.encode("latin-1")) for name, value in asked.headers]
@@ -344,10 +353,6 @@ class Paywall:
             charge_for=route.charge_for,
             gone=receive,
         )
-
-
-def _dearness(route: Route) -> int:
-    return -1 if route.price is None else route.price.msat
 
 
 def _may_rerun(route: Route, request: PricedRequest) -> bool:

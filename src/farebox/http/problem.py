@@ -14,8 +14,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from farebox.catalog.pricing import rate_members
+from farebox.core.amount import Amount
 from farebox.core.errors import CallerError, Unavailable
 from farebox.core.exchange import Json, Wire
+from farebox.core.fiat import Conversion
 from farebox.core.payment import Answer, FreeCall
 from farebox.gate import Challenged
 from farebox.http.request import RawHeaders, Send
@@ -92,9 +95,13 @@ def free_headers(call: FreeCall, now: datetime) -> RawHeaders:
     ]
 
 
-def payment_required(challenged: Challenged, *, endpoint: str, free_calls: int, now: datetime) -> Answer:
-    """The 402."""
+def payment_required(
+    challenged: Challenged, *, endpoint: str, free_calls: int, now: datetime, conversion: Conversion | None = None
+) -> Answer:
+    """The 402. conversion: how a price in fiat came to what is asked for now; an older invoice says nothing of it."""
     quote, invoice = challenged.quote, challenged.invoice
+    if conversion is not None and conversion.amount != quote.amount:
+        conversion = None
     payment_hash = invoice.payment_hash.hex()
     sats = quote.amount.in_sats_ceil()
     body: dict[str, Json] = {
@@ -102,7 +109,7 @@ def payment_required(challenged: Challenged, *, endpoint: str, free_calls: int, 
         "title": "Payment Required",
         "status": "payment_required",
         "error": "Payment required",
-        "detail": f"{endpoint} costs {quote.amount}."
+        "detail": f"{endpoint} costs {_cost(quote.amount, conversion)}."
         if challenged.retry_after is None
         else "This invoice is not paid yet, or its payment has not arrived yet; show the same proof again in a moment.",
         "message": (
@@ -125,6 +132,8 @@ def payment_required(challenged: Challenged, *, endpoint: str, free_calls: int, 
     }
     if challenged.held:
         body["settle"] = "on-success"
+    if conversion is not None:
+        body |= rate_members(conversion.price, conversion.rate)
     wire = Wire(body=body) | challenged.wire
     headers = [
         ("content-type", "application/problem+json"),
@@ -137,6 +146,16 @@ def payment_required(challenged: Challenged, *, endpoint: str, free_calls: int, 
     if challenged.free_call is not None:
         headers += [(n.decode(), v.decode()) for n, v in free_headers(challenged.free_call, now)]
     return Answer(status=402, headers=tuple(headers), body=json.dumps(dict(wire.body), ensure_ascii=False).encode())
+
+
+def _cost(amount: Amount, conversion: Conversion | None) -> str:
+    if conversion is None:
+        return str(amount)
+    price, rate = conversion.price, conversion.rate
+    return (
+        f"{price}, which is {amount} at {rate.per_btc:f} {rate.currency} for a bitcoin "
+        f"({rate.source}, {rate.seen_at:%Y-%m-%d %H:%M:%S} UTC)"
+    )
 
 
 def preflight(methods: Sequence[str], headers: RawHeaders) -> RawHeaders:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from farebox import gate as front_room
 from farebox.core.amount import Amount
+from farebox.core.fiat import Fiat
 from farebox.core.ports import Clock, Conversation, Ledger, Receiver
 from farebox.core.secret import KeyRing, Keys
 from farebox.dialects import L402, PaymentAuth, PaymentHash
 from farebox.http.converse import Lines, aconverse
+from farebox.http.rates import Rates
 from farebox.lightning import open_receiver
 from farebox.stores import open_ledger
 
@@ -32,16 +34,22 @@ def now() -> datetime:
 
 
 class Gate(front_room.Gate):
-    """A gate that speaks HTTP's three dialects; hand it to a Paywall, a shop, or ask it for a `price`."""
+    """A gate that speaks HTTP's three dialects; hand it to a Paywall, a shop, or ask it for a `price`.
 
-    def price(self, price: str | Amount, *, rerun: bool = False) -> Callable[[Request], Awaitable[Sale]]:
+    rates: at which the prices in fiat are asked for that it is asked for; None for those of public services.
+    """
+
+    rates: Rates | None = None
+
+    def price(self, price: str | Amount | Fiat, *, rerun: bool = False) -> Callable[[Request], Awaitable[Sale]]:
         """A FastAPI dependency: `sale: Annotated[Sale, Depends(gate.price("10 sat"))]`.
 
-        rerun: whether a paid call of unknown outcome may be run once more. Raises MalformedAmount.
+        rerun: whether a paid call of unknown outcome may be run once more. Raises MalformedAmount, ConfigError.
         """
         from farebox.http.fastapi import priced
 
-        return priced(self, price, rerun=rerun)
+        self.rates = self.rates or Rates()
+        return priced(self, price, rerun=rerun, rates=self.rates)
 
     async def close(self) -> None:
         """Close the ledger and the connections to the node."""
@@ -74,6 +82,7 @@ def open_gate(
     realm: str = "farebox",
     clock: Clock | None = None,
     observer: front_room.Observer | None = None,
+    rates: Rates | None = None,
 ) -> Gate:
     """A gate, ready to admit.
 
@@ -81,12 +90,13 @@ def open_gate(
     `postgresql://…`, or `sqlite::memory:` for one that forgets. clock: None for the store's own, by which all gates
     that share it go, whatever their machines' say. keys: master keys of at least 32 random bytes, oldest first; without
     any, one is made up that lives as long as the gate, so that no token outlives it. observer: is told what happens.
+    rates: for the prices in fiat of `gate.price`; None for those of public services.
     Raises ConfigError, WalletError.
     """
     ring: Keys = KeyRing.generate() if not keys else KeyRing(keys) if isinstance(keys, Sequence) else keys
     kept = (terms or front_room.Terms()).keep_answers
     ledger = open_ledger(store, clock, keep_answers=kept, keys=ring) if isinstance(store, str) else store
-    return Gate(
+    gate = Gate(
         ledger=ledger,
         receiver=open_receiver(receiver) if isinstance(receiver, str) else receiver,
         dialects=(L402(ring), PaymentAuth(ring, realm=realm), PaymentHash()),
@@ -96,3 +106,5 @@ def open_gate(
         observer=observer,
         keys=ring,
     )
+    gate.rates = rates
+    return gate

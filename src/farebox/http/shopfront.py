@@ -17,6 +17,7 @@ from farebox.http import problem
 from farebox.http.documents import Documents
 from farebox.http.manners import Manners
 from farebox.http.paywall import Paywall, refuse
+from farebox.http.rates import Rates
 from farebox.http.request import AsgiApp, Receive, Scope, Send, raw_path, read_body
 
 
@@ -68,14 +69,23 @@ class Counter:
         )
 
 
-def shop(catalog: Catalog, gate: Gate, *, manners: Manners | None = None) -> AsgiApp:
-    """An ASGI app that sells everything in a catalog, and tells its prices at `GET /pricing`."""
-    return shopfront({capability.route: capability for capability in catalog}, gate, manners=manners)
+def shop(catalog: Catalog, gate: Gate, *, manners: Manners | None = None, rates: Rates | None = None) -> AsgiApp:
+    """An ASGI app that sells everything in a catalog, and tells its prices at `GET /pricing`.
+
+    rates: for prices in fiat; None for those of public services. Raises ConfigError.
+    """
+    return shopfront({capability.route: capability for capability in catalog}, gate, manners=manners, rates=rates)
 
 
-def shopfront(served: Mapping[Route, Capability | AsgiApp], gate: Gate, *, manners: Manners | None = None) -> AsgiApp:
-    """The same for any mixture of capabilities and apps, priced by their routes."""
-    manners = manners or Manners()
+def shopfront(
+    served: Mapping[Route, Capability | AsgiApp],
+    gate: Gate,
+    *,
+    manners: Manners | None = None,
+    rates: Rates | None = None,
+) -> AsgiApp:
+    """The same for any mixture of capabilities and apps, priced by their routes. Raises ConfigError."""
+    manners, rates = manners or Manners(), rates or Rates()
     routes = RouteTable(served)
 
     def check(route: Route, body: bytes) -> None:
@@ -84,8 +94,8 @@ def shopfront(served: Mapping[Route, Capability | AsgiApp], gate: Gate, *, manne
             capability.check(body)
 
     counter = Counter(served, most_body=manners.most_body)
-    paywall = Paywall(counter, gate=gate, routes=routes, manners=manners, check=check)
-    return Documents(paywall, gate=gate, routes=routes)
+    paywall = Paywall(counter, gate=gate, routes=routes, manners=manners, check=check, rates=rates)
+    return Documents(paywall, gate=gate, routes=routes, rates=rates)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 from farebox.catalog.capability import Capability
 from farebox.catalog.price import Price
 from farebox.core.amount import Amount
+from farebox.core.fiat import Fiat
 
 DEFAULT_PATH: Final = "/api/dvm"
 MODEL: Final = "farebox-demo-writer (no model: three of a few fixed sentences, chosen by your words)"
@@ -75,6 +76,6 @@ async def write_points(prompt: Annotated[str, Field(min_length=1, max_length=_MO
     return Note(result="\n".join(f"- {point}" for point in points), model=MODEL)
 
 
-def demo_capability(price: str | Amount | Price, *, path: str = DEFAULT_PATH) -> Capability:
+def demo_capability(price: str | Amount | Fiat | Price, *, path: str = DEFAULT_PATH) -> Capability:
     """The demo writer on sale: `{"prompt": …}` to `{"result": …, "model": …}`. Raises MalformedAmount."""
     return Capability.of(write_points, price=price, name="text", path=path, rerun=True)

@@ -26,6 +26,7 @@ from farebox.catalog.price import Price
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, UpstreamFailed
 from farebox.core.exchange import Json
+from farebox.core.fiat import Fiat
 from farebox.core.secret import Secret
 
 DEFAULT_PATH: Final = "/api/dvm"
@@ -130,7 +131,7 @@ def text_capability(
     base_url: str,
     model: str,
     *,
-    price: str | Amount | Price,
+    price: str | Amount | Fiat | Price,
     api_key: Secret[str] | None = None,
     name: str = "text",
     path: str = DEFAULT_PATH,

@@ -297,7 +297,13 @@ def test_a_success_that_proves_nothing_is_unresolved(preimage: str) -> None:
 
 
 def test_a_payment_that_lnd_calls_failed_is_failed() -> None:
-    assert Failed(reason="lnd: no route") == pay(payment("FAILED", failure_reason="FAILURE_REASON_NO_ROUTE"))
+    assert Failed(reason="lnd: timeout") == pay(payment("FAILED", failure_reason="FAILURE_REASON_TIMEOUT"))
+
+
+def test_a_payment_without_a_route_says_what_helps() -> None:
+    outcome = pay(payment("FAILED", failure_reason="FAILURE_REASON_NO_ROUTE"))
+    assert isinstance(outcome, Failed)
+    assert outcome.reason.startswith("lnd: no route (within the fee limit; open a channel")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from farebox.testing.backends import ReceiverSuite, WalletSuite
+from farebox.testing.hold_invoices import HoldSuite
 from farebox.testing.regtest import Regtest
 from farebox.testing.regtest_world import RegtestWorld
 from farebox.testing.settlement_streams import StreamSuite
@@ -23,6 +24,10 @@ class _Real:
 
 
 class TestReceiver(_Real, ReceiverSuite):
+    pass
+
+
+class TestHolding(_Real, HoldSuite):
     pass
 
 

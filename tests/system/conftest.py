@@ -157,6 +157,47 @@ def farebox(tmp_path: Path) -> Any:
     return run
 
 
+LND_CONFIG = """
+public_url = "https://shop.example"
+receiver = "{receiver}"
+store = "{store}"
+keys = "{keys}"
+free_calls = 0
+unpaid_per_client = 100000
+
+[[route]]
+path = "/*"
+price = "21 sat"
+upstream = "{upstream}"
+rerun = true
+
+[[route]]
+path = "/dear"
+price = "4000000 sat"
+upstream = "{upstream}"
+"""
+
+
+@pytest.fixture
+def lnd_config(regtest: Any, writer_url: str, tmp_path: Path) -> Any:
+    """Writes the configuration of shops whose node is lnd: `str(lnd_config(store="…", port=1234))`, both optional.
+
+    They can be paid and can't pay: the macaroon was baked for invoices alone. port: of a line to the node.
+    """
+
+    def written(*, store: str = "sqlite:///farebox.db", port: int | None = None) -> Path:
+        receiver = regtest.seller.url(regtest.seller.bake("invoices:read", "invoices:write"))
+        if port is not None:
+            receiver = receiver.replace(f":{regtest.seller.rest}?", f":{port}?")
+        config = tmp_path / "farebox.toml"
+        config.write_text(
+            LND_CONFIG.format(receiver=receiver, store=store, keys=tmp_path / "keys", upstream=writer_url)
+        )
+        return config
+
+    return written
+
+
 # --- what is sold -----------------------------------------------------------------------------------------------------
 
 

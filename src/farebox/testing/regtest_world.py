@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Final, TypeVar
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, decode
 from farebox.core.conversation import Call, Conversation, HttpCall, HttpReply
-from farebox.core.ports import Receiver, Wallet
+from farebox.core.ports import InvoiceState, Receiver, Unresolved, Wallet
 from farebox.http.converse import Lines, aconverse
 from farebox.lightning.lnd import Lnd
 from farebox.testing.regtest import Refused, Regtest, free_ports
+from farebox.testing.regtest_payments import attempts, funds, until
 
 T = TypeVar("T")
 
@@ -42,8 +44,12 @@ class RegtestWorld:
         self._fee = NOTHING
         self._fails = self._loses = self._holds = False
         self._held = False
-        time.sleep(1)  # lnd tells no more of an instant than its second
-        self.began = datetime.now(UTC)
+
+    @cached_property
+    def began(self) -> datetime:
+        """When it is first asked for. lnd tells no more of an instant than its second, so that one is let pass."""
+        time.sleep(1)
+        return datetime.now(UTC)
 
     def close(self) -> None:
         """Leave the nodes as they were."""
@@ -107,6 +113,17 @@ class RegtestWorld:
         with suppress(Refused):
             self.regtest.buyer.pays(invoice.text)
 
+    def pay_into_hold(self, invoice: Invoice) -> None:
+        """The buyer pays and does not wait for the end of it."""
+        hasty = Lnd.from_url(self.regtest.buyer.url(), pay_within=timedelta(milliseconds=200))
+        outcome = self.ask(hasty.pay_invoice(invoice, fee_limit=NOTHING))
+        if isinstance(outcome, Unresolved):
+            until(lambda: self._is_held(invoice) or not self._is_paying(invoice), "it is held or refused")
+
+    def payers_funds(self) -> Amount:
+        """What the buyer has, once nothing is on its way."""
+        return funds(self.regtest.buyer)
+
     def invoice(self, amount: Amount, *, expires_in: timedelta) -> Invoice:
         """A new invoice of the seller's."""
         return decode(self.regtest.seller.invoice(amount, expires_in))
@@ -144,6 +161,12 @@ class RegtestWorld:
         while not self.regtest.buyer.has_paid(invoice.payment_hash):
             assert time.monotonic() < until, "the proof does not arrive"
             time.sleep(_BETWEEN_S)
+
+    def _is_held(self, invoice: Invoice) -> bool:
+        return self.ask(self.receiver.lookup_invoice(invoice.payment_hash)).state is InvoiceState.HELD
+
+    def _is_paying(self, invoice: Invoice) -> bool:
+        return attempts(self.regtest.buyer).get(invoice.payment_hash.hex()) == "IN_FLIGHT"
 
     def _let_go(self) -> None:
         self.regtest.seller.node.go_on()

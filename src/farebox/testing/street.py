@@ -1,7 +1,8 @@
 """A street of buyers in front of a shop: each buys one thing after the other, while something happens to the shop.
 
-A buyer pays at the sandbox's own file, so that nothing but the shop stands between a call and its answer, and pays for
-each call once, whatever comes of it. Whether a call that fails is a failure, or to be made again, the test decides.
+A buyer pays at the sandbox's own file, so that nothing but the shop stands between a call and its answer, unless a test
+has it pay in another way; and pays for each call once, whatever comes of it. Whether a call that fails is a failure, or
+to be made again, the test decides.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Final
 import httpx
 
 from farebox.core.amount import Amount
-from farebox.core.bolt11 import decode
-from farebox.core.ports import Paid
+from farebox.core.bolt11 import Invoice, decode
+from farebox.core.ports import Paid, PayOutcome
 from farebox.http.converse import converse
 from farebox.lightning.sandbox import Sandbox
 
@@ -45,9 +46,10 @@ class Street:
 
     insisting: whether a buyer who is not answered comes again, rather than noting a failure. later: purchases whose
     call was interrupted, which are put off: it may be that nobody else can make it before its lease has run out.
+    sandbox: its file; None where `pay` is overridden.
     """
 
-    def __init__(self, url: str, sandbox: Path, *, insisting: bool, keep_alive: int = 20) -> None:
+    def __init__(self, url: str, sandbox: Path | None, *, insisting: bool, keep_alive: int = 20) -> None:
         self.url = url
         self.insisting = insisting
         self.purchases: list[Purchase] = []
@@ -88,11 +90,15 @@ class Street:
             return purchase
         challenge = json.loads(asked.content)
         invoice = decode(challenge["invoice"])
-        paid = converse(self._sandbox.buyer.pay_invoice(invoice, fee_limit=FEE_LIMIT))
+        paid = await self.pay(invoice)
         assert isinstance(paid, Paid), paid
         purchase.payment_hash = invoice.payment_hash
         purchase.proof = {"authorization": f"L402 {challenge['macaroon']}:{paid.preimage.reveal().hex()}"}
         return purchase
+
+    async def pay(self, invoice: Invoice) -> PayOutcome:
+        """What the buyers' wallet says of paying."""
+        return converse(self._sandbox.buyer.pay_invoice(invoice, fee_limit=FEE_LIMIT))
 
     async def call(self, purchase: Purchase) -> None:
         """Show the proof, until the answer is there, or the call is put off, or once if nobody insists."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from farebox.core.amount import Amount
@@ -27,6 +28,13 @@ from farebox.lightning.reply import (
 
 FORBIDDEN: Final = "the macaroon does not allow it"
 _MOST_DIGITS: Final = 19
+_HELP: Final = MappingProxyType(
+    {
+        "no route": "within the fee limit; open a channel towards the seller, or to a node that is better connected",
+        "insufficient balance": "open a channel, or have the node paid first",
+        "incorrect payment details": "the seller does not want it any more; ask for a new invoice",
+    }
+)
 _OK: Final = 200
 
 
@@ -63,8 +71,8 @@ def outcome_of(reply: HttpReply, payment_hash: bytes) -> PayOutcome:
         case "SUCCEEDED":
             return proven(told, "payment_preimage", payment_hash, fee=msats_of(told, "fee_msat"), by="lnd")
         case "FAILED":
-            why = text(told, "failure_reason") or ""
-            return Failed(reason=f"lnd: {why.removeprefix('FAILURE_REASON_').lower().replace('_', ' ')}")
+            why = (text(told, "failure_reason") or "").removeprefix("FAILURE_REASON_").lower().replace("_", " ")
+            return Failed(reason=f"lnd: {why} ({_HELP[why]})" if why in _HELP else f"lnd: {why}")
         case _:
             return in_flight()
 

@@ -10,6 +10,7 @@ from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError
 from farebox.gate import Terms
 
+URL = "phoenixd+http://:secret@127.0.0.1:9740"
 ROUTE = {"path": "/api/dvm", "price": "21 sat", "demo": True}
 
 
@@ -54,6 +55,9 @@ def test_the_template_is_a_shop_that_opens(tmp_path: Path) -> None:
         ({"rates": {"refresh_s": 60, "stale_after_s": 60}}, "at least twice `refresh_s`"),
         ({"rates": {"refresh_s": 0}}, "`rates.refresh_s`"),
         ({"receiver": "$FAREBOX_NOT_SET"}, "the environment has no FAREBOX_NOT_SET"),
+        ({"receiver": ["shop@example.com", "$FAREBOX_NOT_SET"]}, "the environment has no FAREBOX_NOT_SET"),
+        ({"receiver": []}, "`receiver`"),
+        ({"receiver": 7}, "`receiver`"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(change: dict[str, object], told: str) -> None:
@@ -72,7 +76,23 @@ def test_a_file_that_is_not_toml_is_told_with_its_place(tmp_path: Path, text: st
 def test_a_value_that_begins_with_a_dollar_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_NODE", "phoenixd+http://:secret@127.0.0.1:9740")
     config = checked({"receiver": "$MY_NODE", "route": [ROUTE]}, "farebox.toml")
-    assert config.receiver == "phoenixd+http://:secret@127.0.0.1:9740"
+    assert config.receiver == ("phoenixd+http://:secret@127.0.0.1:9740",)
+
+
+def test_several_receivers_are_taken_in_their_order_and_each_may_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_NODE", "phoenixd+http://:secret@127.0.0.1:9740")
+    config = checked({"receiver": ["$MY_NODE", "shop@example.com"], "route": [ROUTE]}, "farebox.toml")
+    assert ("phoenixd+http://:secret@127.0.0.1:9740", "shop@example.com") == config.receiver
+    assert ["secret"] == [secret.reveal() for secret in config.secrets]
+
+
+def test_only_the_sandbox_alone_is_play_money() -> None:
+    shops = [
+        checked({"route": [ROUTE]} | given, "here") for given in ({}, {"receiver": ["sandbox:"]}, {"receiver": URL})
+    ]
+    assert [True, True, False] == [shop.is_sandbox for shop in shops]
 
 
 @pytest.mark.parametrize("listen", ["8402", "127.0.0.1", "127.0.0.1:x", ":8402", "127.0.0.1:99999"])

@@ -25,7 +25,7 @@ from farebox.core.exchange import Quote, Wire
 from farebox.core.payment import Answer
 from farebox.core.ports import InvoiceState, InvoiceStatus
 from farebox.gate import Challenged, Decision, Free, Grant, Limits, Replay, Terms, Visit
-from farebox.gate.admission import Admission, Circuit, Outstanding, Pace, Paces
+from farebox.gate.admission import Admission, Outstanding, Pace, Paces
 from farebox.testing.market import Market
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +67,8 @@ class Opened:
             self.written += 1
             return await write(*args, **kwargs)
 
-        self.gate._node._converse = counted  # type: ignore[assignment]
+        (self.node,) = self.gate._nodes._nodes
+        self.node.asking._converse = counted  # type: ignore[assignment]
         market.gate.ledger.engine.write = written  # type: ignore[attr-defined]
 
     @property
@@ -226,26 +227,6 @@ async def test_who_has_no_address_leaves_half_of_the_cap_to_others() -> None:
     await outstanding.begin(CLIENT, 0.0)
 
 
-@pytest.mark.parametrize(("failures", "slow"), [(3, False), (1, True)])
-def test_a_node_that_is_away_is_asked_again_by_one_after_a_second(failures: int, slow: bool) -> None:
-    circuit = Circuit()
-    for _ in range(failures):
-        circuit.begin(0.0)
-        circuit.failed(0.0, slow=slow)
-    for at, refused in ((0.1, True), (0.99, True), (1.0, False), (1.01, True), (2.0, False)):
-        assert refused == away(circuit, at)
-    circuit.answered()
-    assert [False, False] == [away(circuit, 3.0) for _ in range(2)]
-
-
-def away(circuit: Circuit, at: float) -> bool:
-    try:
-        circuit.begin(at)
-    except NodeUnavailable:
-        return True
-    return False
-
-
 # --- invoices ---------------------------------------------------------------------------------------------------------
 
 
@@ -383,10 +364,10 @@ async def test_a_node_that_is_back_is_asked_again(open_market: Any) -> None:
             with pytest.raises(NodeUnavailable):
                 await opened.gate.admit(visit())
         assert 3 == opened.minted
-        opened.gate._invoices._circuit._away_until_s = 0.0  # a second later
+        opened.node.circuit._away_until_s = 0.0  # a second later
         assert 9 == count(await opened.outcomes([visit(f"{n}") for n in range(9)]), NodeUnavailable)
         assert 4 == opened.minted
-    opened.gate._invoices._circuit._away_until_s = 0.0
+    opened.node.circuit._away_until_s = 0.0
     assert isinstance(await opened.gate.admit(visit()), Challenged)
 
 
@@ -400,13 +381,12 @@ async def test_now_and_then_a_failure_does_not_make_a_node_away(open_market: Any
 
 async def test_nobody_waits_for_his_turn_to_ask_a_node_that_is_away(open_market: Any) -> None:
     opened = open_market(minting_at_once=1)
-    invoices = opened.gate._invoices
-    await invoices._minting.acquire()
-    invoices._circuit.failed(asyncio.get_running_loop().time(), slow=True)
+    await opened.node._minting.acquire()
+    opened.node.circuit.failed(asyncio.get_running_loop().time(), slow=True)
     async with asyncio.timeout(1):
         with pytest.raises(NodeUnavailable):
             await opened.gate.admit(visit())
-    invoices._minting.release()
+    opened.node._minting.release()
 
 
 # --- who pays is not affected -----------------------------------------------------------------------------------------
@@ -532,7 +512,7 @@ async def test_money_that_the_node_holds_is_not_asked_for_again(
         return InvoiceStatus(state=InvoiceState.HELD)
         yield
 
-    monkeypatch.setattr(opened.gate.receiver, "lookup_invoice", held)
+    monkeypatch.setattr(opened.node.receiver, "lookup_invoice", held)
     shown = asked.invoice.payment_hash.hex()
     assert asked.invoice == (await opened.gate.admit(visit(x_payment_hash=shown))).invoice
     for other in (visit("another", x_payment_hash=shown), visit(x_payment_hash=shown)):

@@ -213,7 +213,7 @@ async def test_an_answer_that_is_charged_only_when_asked_for_again_is_told_then(
 def test_no_event_has_a_field_that_could_name_a_payment_or_a_caller() -> None:
     kinds = [each for each in vars(events).values() if isinstance(each, type) and each in events.Event.__args__]
     named = {field.name for kind in kinds for field in fields(kind)}
-    assert 10 == len(kinds)
+    assert 11 == len(kinds)
     assert {
         "step",
         "resource",
@@ -226,4 +226,5 @@ def test_no_event_has_a_field_that_could_name_a_payment_or_a_caller() -> None:
         "owed",
         "remembered",
         "reason",
+        "node",
     } == (named)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,8 +35,8 @@ class Desk:
     clock: StillClock
     payments: list[Payment] = field(default_factory=list)
 
-    def reconciler(self) -> Reconciler:
-        return Reconciler(ledger=self.ledger, receiver=self.node, converse=self.node.converse)
+    def reconciler(self, *, others: Sequence[str] = ()) -> Reconciler:
+        return Reconciler(ledger=self.ledger, receiver=self.node, converse=self.node.converse, others=others)
 
     async def open(self, count: int) -> Sequence[Payment]:
         fresh = [invoice(self.clock, f"payment {len(self.payments) + number}") for number in range(count)]
@@ -218,6 +218,67 @@ async def test_a_node_that_tells_nothing_is_asked_about_each_open_invoice_again_
     assert Learnt() == await reconciler.catch_up()
 
 
+# --- several nodes ----------------------------------------------------------------------------------------------------
+
+
+async def of_nodes(desk: Desk) -> tuple[Payment, Payment, Payment, Payment]:
+    """Invoices of a first node, of a second one, of one that is gone, and of one that nobody remembers."""
+    fresh = [
+        replace(invoice(desk.clock, f"of {name}"), receiver=name)
+        for name in ("the first", "the second", "one gone", "")
+    ]
+    for payment in fresh:
+        await desk.ledger.open_payment(payment)
+    desk.payments += fresh
+    first, second, gone, unknown = fresh
+    return first, second, gone, unknown
+
+
+async def test_each_node_is_asked_about_its_own_invoices_and_those_of_no_other_one(desk: Desk) -> None:
+    first, second, gone, unknown = await of_nodes(desk)
+    desk.node = SilentNode(desk.clock, name="the second")
+    await desk.reconciler(others=["the first"]).look_up_due()
+    assert {second.payment_hash, gone.payment_hash, unknown.payment_hash} == set(desk.node.asked)
+    desk.node = SilentNode(desk.clock, name="the first")
+    await desk.reconciler(others=["the second"]).look_up_due()
+    assert {first.payment_hash, gone.payment_hash, unknown.payment_hash} == set(desk.node.asked)
+
+
+async def test_what_was_paid_at_a_node_that_got_a_new_name_is_learnt_there(desk: Desk) -> None:
+    _, _, gone, _ = await of_nodes(desk)
+    for name, others in (("the first", ["the second"]), ("the second", ["the first"])):
+        desk.node = SilentNode(desk.clock, name=name)
+        if name == "the second":
+            desk.node.receive(gone.payment_hash, PRICE)
+        await desk.reconciler(others=others).look_up_due()
+    assert [PaymentState.OPEN, PaymentState.OPEN, PaymentState.FUNDED, PaymentState.OPEN] == await desk.states()
+
+
+async def test_a_node_that_is_new_is_read_from_its_own_oldest_invoice_on(desk: Desk, node: SettlingNode) -> None:
+    node.name = "the second"
+    await desk.ledger.open_payment(replace(invoice(desk.clock, "an older one"), receiver="the first"))
+    desk.clock.pass_by(timedelta(days=3))
+    began = desk.clock()
+    await desk.ledger.open_payment(replace(invoice(desk.clock, "its own"), receiver="the second"))
+    desk.clock.pass_by(timedelta(days=3))
+    await desk.reconciler(others=["the first"]).catch_up()
+    (at,) = node.asked_at
+    assert began - timedelta(hours=2) < at < began
+
+
+async def test_each_node_has_a_cursor_of_its_own(desk: Desk, node: SettlingNode) -> None:
+    first, second, _, _ = await of_nodes(desk)
+    node.name = "the first"
+    node.settle(first.payment_hash, PRICE)
+    await desk.reconciler(others=["the second"]).catch_up()
+    desk.node = other = SettlingNode(desk.clock, name="the second")
+    other.settle(second.payment_hash, PRICE)
+    other.told *= 3
+    await desk.reconciler(others=["the first"]).catch_up()
+    assert ["1", "3"] == [await desk.ledger.find_cursor(name) for name in ("the first", "the second")]
+    assert [PaymentState.FUNDED] * 2 == (await desk.states())[:2]
+
+
 # --- for ever ---------------------------------------------------------------------------------------------------------
 
 
@@ -306,7 +367,7 @@ def test_a_ledger_that_is_away_is_told_and_waited_for_too() -> None:
 
     followed(node, ledger, told, script)
     assert [1] == [count for _, count in ledger.learnt]
-    assert StreamFound() == told[-1]
+    assert StreamFound(node=node.name) == told[-1]
 
 
 def test_a_node_that_does_not_answer_is_no_longer_waited_for_after_a_while() -> None:

@@ -180,7 +180,7 @@ async def test_an_unreachable_node_is_503_for_a_hash_and_no_matter_for_a_preimag
             raise NodeUnavailable("gone")
             yield
 
-        monkeypatch.setattr(type(shop.buyer.market.gate.receiver), "lookup_invoice", gone)
+        monkeypatch.setattr(type(shop.buyer.market.sandbox.seller), "lookup_invoice", gone)
         by_hash = await shop.buyer.ask(**{"x-payment-hash": asked["payment_hash"]})
         by_preimage = await shop.buyer.ask(authorization=f"L402 {asked['macaroon']}:{preimage.hex()}")
     assert (by_hash.status_code, by_hash.json()["error"]) == (503, "node-unavailable")
@@ -195,7 +195,7 @@ async def test_a_node_that_makes_no_invoice_is_503(open_shop: Any, monkeypatch: 
             raise NodeUnavailable("gone")
             yield
 
-        monkeypatch.setattr(type(shop.buyer.market.gate.receiver), "create_invoice", gone)
+        monkeypatch.setattr(type(shop.buyer.market.sandbox.seller), "create_invoice", gone)
         answer = await shop.buyer.ask()
     assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
 
@@ -348,7 +348,7 @@ async def test_only_what_is_paid_in_full_and_for_good_is_served(
             return status
             yield
 
-        monkeypatch.setattr(type(shop.buyer.market.gate.receiver), "lookup_invoice", told)
+        monkeypatch.setattr(type(shop.buyer.market.sandbox.seller), "lookup_invoice", told)
         answer = await shop.buyer.ask(**{"x-payment-hash": asked["payment_hash"]})
         balance = await shop.ledger.balance()
     assert answer.status_code == expected
@@ -417,6 +417,6 @@ async def test_a_wallet_error_of_the_node_is_503_and_not_a_traceback(
             raise WalletError("sub-satoshi prices can't be asked for here")
             yield
 
-        monkeypatch.setattr(type(shop.buyer.market.gate.receiver), "create_invoice", refused)
+        monkeypatch.setattr(type(shop.buyer.market.sandbox.seller), "create_invoice", refused)
         answer = await shop.buyer.ask()
     assert (answer.status_code, answer.json()["error"]) == (503, "node-unavailable")

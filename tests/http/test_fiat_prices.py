@@ -300,7 +300,7 @@ async def test_a_fastapi_route_is_priced_in_fiat() -> None:
 
 def test_a_currency_of_which_nobody_says_the_rate_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="POST /x costs 2 CHF, and nobody says what a bitcoin costs in CHF; name"):
-        Quotes().check([Route.read("POST /x", "2 CHF")], open_receiver("phoenixd+http://:p@127.0.0.1:9"))
+        Quotes().check([Route.read("POST /x", "2 CHF")], [open_receiver("phoenixd+http://:p@127.0.0.1:9")])
 
 
 @pytest.mark.parametrize(("dearest", "prices"), [("2 USD", ["2 USD", "1 USD"]), ("1 USD", ["9000 sat", "1 USD"])])
@@ -338,9 +338,9 @@ def test_a_node_that_asks_for_whole_satoshis_only_is_named_at_the_start(price: s
     node = open_receiver("phoenixd+http://:secret@127.0.0.1:9740")
     assert Capability.MSAT not in node.capabilities
     with pytest.raises(ConfigError) as refused:
-        Quotes().check([Route.read("POST /x", price)], node)
+        Quotes().check([Route.read("POST /x", price)], [open_receiver("sandbox:"), node])
     assert (
         f"POST /x costs {price}, and phoenixd at 127.0.0.1:9740 asks for whole satoshis only; price it at {instead}, "
         "or be paid by a node that can (docs/nodes.md)"
     ) == refused.value.detail
-    Quotes().check([Route.read("POST /x", "2000 msat"), Route.read("/y", "free"), Route.read("/z", "2 USD")], node)
+    Quotes().check([Route.read("POST /x", "2000 msat"), Route.read("/y", "free"), Route.read("/z", "2 USD")], [node])

@@ -312,7 +312,7 @@ async def _sell_and_die(shop: Shop, payment_hash: str, fuse: Fuse) -> None:
     """One call, run by a process that dies somewhere."""
     gate = shop.market.gate
     patched = pytest.MonkeyPatch()
-    ledger, node = gate.ledger, gate.escrows._node
+    ledger, node = gate.ledger, gate.escrows._nodes._nodes[0].asking
     try:
         for name in ("begin_escrow", "renew_escrow", "keep_escrowed", "return_escrow", "end_escrow", "find_payment"):
             patched.setattr(ledger, name, fuse.around(getattr(ledger, name)), raising=False)

@@ -13,12 +13,13 @@ import pytest
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, StoreUnavailable
 from farebox.core.payment import DRAW_MOVES, Answer, Hold, Payment, PaymentState
-from farebox.stores import open_ledger, open_purse, sqlite, versions
+from farebox.stores import open_ledger, open_purse, places, sqlite, versions
 from farebox.stores.engine import edges
 from farebox.stores.ledger import SqlLedger
+from farebox.stores.rows import row_of
 from farebox.stores.sqlite import open_file
 from farebox.stores.statements import migrations
-from farebox.testing.ledger_stage import run_sql
+from farebox.testing.ledger_stage import row, run_sql
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DIGEST = sha256(b"a request").digest()
@@ -250,6 +251,25 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(tmp_path: Path, monkeypatc
     assert [(1,)] == connection.execute("SELECT count(*) FROM purchases").fetchall()
     assert [("purse", 1), ("purse", 2)] == connection.execute("SELECT room, number FROM migrations").fetchall()
     connection.close()
+
+
+def test_a_ledger_from_before_payments_remembered_their_node_is_migrated_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = migrations("ledger", "sqlite")[:5]
+    made = invoice(1)
+    with monkeypatch.context() as older:
+        older.setattr(versions, "migrations", lambda room, engine: before)
+        older.setattr(places, "MACHINES", {name: places.MACHINES[name] for name in ("payment_moves", "draw_moves")})
+        ledger = ledger_at(tmp_path / "shop.db")
+        columns = {**row_of(made), "state": "open"}
+        del columns["receiver"]
+        names = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+        asyncio.run(run_sql(ledger, f"INSERT INTO payments ({names[0]}) VALUES ({names[1]})", columns))
+        shut(ledger)
+    ledger = ledger_at(tmp_path / "shop.db")
+    assert made == asyncio.run(row(ledger, made))
+    shut(ledger)
 
 
 def test_the_tables_of_moves_are_what_the_code_says_each_time_a_file_is_opened(tmp_path: Path) -> None:

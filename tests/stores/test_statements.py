@@ -131,6 +131,7 @@ def for_one(statement: str) -> str:
     alike = re.sub(r"\basked\.(\w+)", r":\1", alike)
     alike = re.sub(r"= ANY \(ARRAY\((.*?) FOR UPDATE SKIP LOCKED\)\)", r"IN (\1)", alike)
     alike = alike.removesuffix(" FOR UPDATE SKIP LOCKED")
+    alike = re.sub(r"json_array_elements_text\(CAST\((:\w+) AS json\)\)", r"value FROM json_each(\1)", alike)
     return re.sub(r"(?<=\)) SELECT (.*?)(?= ON CONFLICT|$)", r" VALUES (\1)", alike) if "INSERT" in alike else alike
 
 

@@ -9,7 +9,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.gate.events import CallReleased, Ended, Step
+from farebox.gate.events import CallReleased, Ended, NodePassedOver, Step
 from farebox.telemetry.alerts import AGAIN, CREDITS_WITHIN, MOST_CREDITS, NODE_SILENT_FOR, Alerts
 from farebox.telemetry.observers import Observers
 from farebox.testing.market import StillClock
@@ -18,8 +18,8 @@ OWED = CallReleased(resource="/x", owed=Amount.sats(21))
 SECOND = timedelta(seconds=1)
 
 
-def answered(error: str = "", step: Step = Step.CREATE_INVOICE) -> Ended:
-    return Ended(step=step, resource="", took=timedelta(0), error=error)
+def answered(error: str = "", step: Step = Step.CREATE_INVOICE, *, node: str = "a node") -> Ended:
+    return Ended(step=step, resource="", took=timedelta(0), error=error, node=node)
 
 
 SILENT = answered("node-unavailable")
@@ -77,6 +77,29 @@ def test_a_node_that_comes_back_is_told_if_its_silence_was(
     observe(answered())
     observe(answered())
     assert [("critical", "node-unavailable"), ("info", "node-available")] == lines(logs)
+
+
+def test_a_silent_node_is_told_by_its_name_though_another_one_answers(
+    observe: Observers, clock: StillClock, logs: list[Any]
+) -> None:
+    for _ in range(int(NODE_SILENT_FOR / SECOND) + 1):
+        observe(SILENT)
+        observe(answered(node="another node"))
+        clock.pass_by(SECOND)
+    observe(answered())
+    assert [("critical", "node-unavailable"), ("info", "node-available")] == lines(logs)
+    assert ["a node"] * 2 == [each["node"] for each in logs]
+
+
+def test_a_node_that_is_passed_over_is_told_once_and_then_now_and_again(
+    observe: Observers, clock: StillClock, logs: list[Any]
+) -> None:
+    for _ in range(int(AGAIN / SECOND) + 1):
+        for node in ("a node", "another node"):
+            observe(NodePassedOver(node=node, reason="it is away"))
+        clock.pass_by(SECOND)
+    assert [("warning", "node-passed-over")] * 4 == lines(logs)
+    assert ["a node", "another node"] * 2 == [each["node"] for each in logs]
 
 
 @pytest.mark.parametrize("said", [answered("cancelled"), answered("store-unavailable", Step.CAPTURE)], ids=str)

@@ -90,18 +90,18 @@ def read(registry: CollectorRegistry) -> dict[str, float]:
         (AnswerReplayed(resource=RESOURCE, remembered=True), {f"replays_total {RESOURCE} memory": 1}),
         (AnswerReplayed(resource=RESOURCE, remembered=False), {f"replays_total {RESOURCE} ledger": 1}),
         (
-            Ended(step=Step.CREATE_INVOICE, resource="", took=SECOND, error=""),
+            Ended(step=Step.CREATE_INVOICE, resource="", took=SECOND, error="", node="a node"),
             {
-                "node_request_duration_seconds_count create_invoice": 1,
-                "node_request_duration_seconds_sum create_invoice": 1,
+                "node_request_duration_seconds_count a node create_invoice": 1,
+                "node_request_duration_seconds_sum a node create_invoice": 1,
             },
         ),
         (
-            Ended(step=Step.LOOKUP_INVOICE, resource="", took=SECOND, error="node-unavailable"),
+            Ended(step=Step.LOOKUP_INVOICE, resource="", took=SECOND, error="node-unavailable", node="a node"),
             {
-                "node_request_duration_seconds_count lookup_invoice": 1,
-                "node_request_duration_seconds_sum lookup_invoice": 1,
-                "node_failures_total lookup_invoice": 1,
+                "node_request_duration_seconds_count a node lookup_invoice": 1,
+                "node_request_duration_seconds_sum a node lookup_invoice": 1,
+                "node_failures_total a node lookup_invoice": 1,
             },
         ),
         (Began(step=Step.ADMIT, resource=RESOURCE), {}),

@@ -34,6 +34,7 @@ from farebox.gate import Limits, Terms
 DEFAULT_LISTEN: Final = "127.0.0.1:8402"
 DEFAULT_METRICS: Final = "127.0.0.1:9402"
 DEFAULT_PRICE: Final = "21 sat"
+SANDBOX: Final = "sandbox:"
 _PASSWORD_IN_URL: Final = re.compile(r"://[^/\s@]*:([^\s@]+)@")
 
 
@@ -71,6 +72,10 @@ def _workers(value: object) -> object:
     if isinstance(value, bool) or not (value is None or isinstance(value, int) or str(value).isdecimal()):
         raise ValueError('a number of processes, or "auto" for one per core')
     return value
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
 
 def _http_url(text: str) -> str:
@@ -131,7 +136,9 @@ class Config(BaseModel):
     listen: Text = DEFAULT_LISTEN
     metrics: Text | None = None
     public_url: HttpUrl | None = None
-    receiver: Text = Field(default="sandbox:", repr=False)
+    receiver: Annotated[tuple[Text, ...], BeforeValidator(_several)] = Field(
+        default=(SANDBOX,), min_length=1, repr=False
+    )
     allow_spending_key: bool = False
     store: Text | None = Field(default=None, repr=False)
     keys: Path | None = None
@@ -159,6 +166,11 @@ class Config(BaseModel):
         return checked({**self.model_dump(exclude_unset=True), **flags}, "the command line") if flags else self
 
     @property
+    def is_sandbox(self) -> bool:
+        """Whether it sells for play money."""
+        return self.receiver == (SANDBOX,)
+
+    @property
     def worker_count(self) -> int | None:
         """How many processes answer calls beside the one that supervises them; None for one process and no other."""
         if self.workers is None:
@@ -168,7 +180,9 @@ class Config(BaseModel):
     @property
     def secrets(self) -> tuple[Secret[str], ...]:
         """Every password and key in it, for those who have to keep them out of what they write."""
-        urls = " ".join((self.receiver, self.store or "", *(line.upstream or line.openai or "" for line in self.route)))
+        urls = " ".join(
+            (*self.receiver, self.store or "", *(line.upstream or line.openai or "" for line in self.route))
+        )
         given = [each[1] for each in _PASSWORD_IN_URL.finditer(urls)]
         for line in self.route:
             given += [line.api_key or "", *line.upstream_headers.values()]
@@ -284,6 +298,7 @@ listen = "127.0.0.1:8402"            # where callers reach it; put nginx or Cadd
 # A value that begins with $ is taken from the environment.
 receiver = "sandbox:"
 # receiver = "$FAREBOX_RECEIVER"     # such as phoenixd+http://:PASSWORD@127.0.0.1:9740
+# receiver = ["$MY_NODE", "$MY_OTHER_NODE"]  # the first that answers makes the invoice
 
 store = "sqlite:///farebox.db"       # the ledger; keep it, it is what you earned and what you owe
 # store = "postgresql://shop@db.example/shop"  # one ledger for gateways on many machines

@@ -1,4 +1,4 @@
-"""What the shop's node lets it do: a shop has to be paid, and must not be able to pay.
+"""What a shop's nodes let it do: a shop has to be paid, and must not be able to pay.
 
 Rules
 1. A credential that can spend is refused when the shop opens, unless the operator says that it is meant
@@ -9,14 +9,15 @@ Rules
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol, TypeGuard
 
 import structlog
 
 from farebox.cli.output import tell
 from farebox.core.errors import ConfigError
-from farebox.core.ports import SpendProbe
+from farebox.core.ports import Receiver, SpendProbe
 from farebox.http.selling import Gate
 
 ASK_AGAIN_AFTER: Final = timedelta(minutes=1)
@@ -24,32 +25,40 @@ ASK_AGAIN_AFTER: Final = timedelta(minutes=1)
 log = structlog.get_logger("farebox")
 
 
-async def check_credential(gate: Gate) -> bool:
-    """Refuse a node's credential that can spend; whether the node has said. Raises ConfigError."""
-    if not isinstance(gate.receiver, SpendProbe):  # the sandbox, which has no money
-        return True
-    match await gate.converse(gate.receiver.spends()):
-        case True:
-            raise ConfigError(
-                f"the credential for {gate.receiver.name} can spend, and a shop need not: {gate.receiver.narrow}; "
-                "or say --allow-spending-key if you mean it"
-            )
-        case False:
-            return True
-        case None:
-            tell(
-                f"warning: {gate.receiver.name} does not say whether its credential can spend; it is asked again",
-                style="yellow",
-            )
-            return False
+class _Probed(Receiver, SpendProbe, Protocol):
+    """A receiver that can be asked whether its credential can spend."""
 
 
-async def ask_again(gate: Gate, *, after: timedelta = ASK_AGAIN_AFTER) -> None:
+async def check_credentials(gate: Gate) -> Sequence[_Probed]:
+    """Refuse a credential that can spend; the nodes that have not said, to be asked again. Raises ConfigError."""
+    silent = []
+    for receiver in gate.receivers:
+        if not _is_probed(receiver):  # the sandbox, which has no money
+            continue
+        match await gate.converse(receiver.spends()):
+            case True:
+                raise ConfigError(
+                    f"the credential for {receiver.name} can spend, and a shop need not: {receiver.narrow}; "
+                    "or say --allow-spending-key if you mean it"
+                )
+            case None:
+                tell(
+                    f"warning: {receiver.name} does not say whether its credential can spend; it is asked again",
+                    style="yellow",
+                )
+                silent.append(receiver)
+    return silent
+
+
+async def ask_again(gate: Gate, receiver: _Probed, *, after: timedelta = ASK_AGAIN_AFTER) -> None:
     """Ask until the node says whether its credential can spend, and tell the operator if it can."""
-    while isinstance(gate.receiver, SpendProbe):
+    spends = None
+    while spends is None:
         await asyncio.sleep(after.total_seconds())
-        spends = await gate.converse(gate.receiver.spends())
-        if spends is not None:
-            if spends:
-                log.error("credential-can-spend", node=gate.receiver.name, mend=gate.receiver.narrow)
-            return
+        spends = await gate.converse(receiver.spends())
+    if spends:
+        log.error("credential-can-spend", node=receiver.name, mend=receiver.narrow)
+
+
+def _is_probed(receiver: Receiver) -> TypeGuard[_Probed]:
+    return isinstance(receiver, SpendProbe)

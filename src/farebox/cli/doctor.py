@@ -8,7 +8,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -19,6 +19,7 @@ from farebox.cli.output import Cell, Exit, show
 from farebox.core.amount import Amount
 from farebox.core.errors import FareboxError
 from farebox.core.ports import Capability, Conversation, Inspected, InvoiceState, Receiver, SpendProbe
+from farebox.gate.nodes import check_receivers
 
 T = TypeVar("T")
 
@@ -83,15 +84,24 @@ def examine_node(receiver: Receiver) -> Iterator[Finding]:
         )
 
 
-def show_node(receiver: Receiver, *, as_json: bool) -> Exit:
-    """The findings as a table, or a JSON object each; FAILED when something is bad."""
-    findings = list(examine_node(receiver))
-    rows: list[dict[str, Cell]] = [
-        {"check": each.check, "verdict": each.verdict.value, "found": each.found, "what_to_do": each.mend}
-        for each in findings
-    ]
-    show(rows, title="Node", as_json=as_json)
-    return Exit.FAILED if any(each.verdict is Verdict.BAD for each in findings) else Exit.DONE
+def show_nodes(receivers: Sequence[Receiver], *, as_json: bool) -> Exit:
+    """The findings as a table for each node, or a JSON object each; FAILED when something is bad.
+
+    Raises ConfigError when invoices of all of them were made, and are not for one chain.
+    """
+    failed = False
+    for receiver in receivers:
+        findings = list(examine_node(receiver))
+        failed = failed or any(each.verdict is Verdict.BAD for each in findings)
+        rows: list[dict[str, Cell]] = [
+            {"check": each.check, "verdict": each.verdict.value, "found": each.found, "what_to_do": each.mend}
+            for each in findings
+        ]
+        if as_json:
+            rows = [{"node": receiver.name, **row} for row in rows]
+        show(rows, title=f"Node: {receiver.name}", as_json=as_json)
+    check_receivers(receivers)
+    return Exit.FAILED if failed else Exit.DONE
 
 
 def _credential(ask: Ask, receiver: Receiver) -> Finding:

@@ -17,12 +17,12 @@ def _doctor() -> None:
 
 @doctor.command("node")
 def doctor_node(receiver: ReceiverUrl = None, as_json: Json = False) -> None:
-    """Whether a node or wallet can be sold with: it is asked, one invoice is made and read back, and no money moves."""
+    """Whether nodes or wallets can be sold with: each makes one invoice and finds it again, and no money moves."""
     with errors_told(as_json=as_json):
-        from farebox.cli.doctor import show_node
+        from farebox.cli.doctor import show_nodes
         from farebox.core.errors import MalformedValue
-        from farebox.lightning import open_receiver
+        from farebox.http.selling import opened_receivers
 
-        if receiver is None:
+        if not receiver:
             raise MalformedValue("say which node: farebox doctor node --receiver URL, or FAREBOX_RECEIVER")
-        raise SystemExit(show_node(open_receiver(receiver), as_json=as_json))
+        raise SystemExit(show_nodes(opened_receivers(receiver), as_json=as_json))

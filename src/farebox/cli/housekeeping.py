@@ -41,10 +41,18 @@ class Swept:
 
 async def keep_house(gate: Gate) -> Never:
     """Keep house for this gate's ledger, for ever."""
-    reconciler = Reconciler(ledger=gate.ledger, receiver=gate.receiver, converse=gate.converse, told=_tell)
+    names = [receiver.name for receiver in gate.receivers]
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_never_ending(reconciler.follow))
-        tasks.create_task(_never_ending(reconciler.cast_net))
+        for receiver in gate.receivers:
+            reconciler = Reconciler(
+                ledger=gate.ledger,
+                receiver=receiver,
+                converse=gate.converse,
+                others=[name for name in names if name != receiver.name],
+                told=_tell,
+            )
+            tasks.create_task(_never_ending(reconciler.follow))
+            tasks.create_task(_never_ending(reconciler.cast_net))
         tasks.create_task(_never_ending(gate.escrows.end_all))
         tasks.create_task(_never_ending(lambda: _sweep_on(gate)))
     raise AssertionError("housekeeping has no end")
@@ -99,7 +107,7 @@ def _tell(event: Learnt | StreamLost | StreamFound) -> None:
                 log.warning("money-of-no-payment", settlements=strays, mend="see `farebox refund --list`")
             if funded:
                 log.debug("settled", payments=funded)
-        case StreamLost(reason=reason):
-            log.warning("settlements-not-read", reason=reason)
-        case StreamFound():
-            log.info("settlements-read-again")
+        case StreamLost(node=node, reason=reason):
+            log.warning("settlements-not-read", node=node, reason=reason)
+        case StreamFound(node=node):
+            log.info("settlements-read-again", node=node)

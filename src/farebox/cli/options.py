@@ -22,11 +22,12 @@ def folder(chosen: Path | None) -> Path:
 
 
 ReceiverUrl = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         envvar="FAREBOX_RECEIVER",
         help="The node or wallet that is paid, such as phoenixd+http://:PASSWORD@127.0.0.1:9740; "
-        "or '$NAME' for what the environment has, where `ps` does not show it.",
+        "or '$NAME' for what the environment has, where `ps` does not show it. Several, the preferred one first, where "
+        "the next stands in for one that is away.",
         show_default=False,
     ),
 ]

@@ -14,7 +14,7 @@ import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Set
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,7 +27,7 @@ from farebox.catalog.capability import Capability
 from farebox.catalog.routes import Route
 from farebox.cli.announcement import announce, warn_of_silent_upstreams, write_state
 from farebox.cli.config import Config, RouteConfig, Settle
-from farebox.cli.credential import ask_again, check_credential
+from farebox.cli.credential import ask_again, check_credentials
 from farebox.cli.housekeeping import keep_house
 from farebox.cli.listening import listening_socket, url_of
 from farebox.cli.sandbox_api import Wallets, sandbox_address, sandbox_api
@@ -42,9 +42,8 @@ from farebox.http.manners import Manners
 from farebox.http.proxy import Proxy
 from farebox.http.rates import Rates
 from farebox.http.request import AsgiApp
-from farebox.http.selling import Gate, now, open_gate
+from farebox.http.selling import Gate, now, open_gate, opened_receivers
 from farebox.http.shopfront import shopfront
-from farebox.lightning import open_receiver
 from farebox.services.demo import demo_capability
 from farebox.services.text import text_capability
 from farebox.stores import open_ledger
@@ -63,7 +62,7 @@ class Lent:
     """What another process of the same shop has for this one, so that all of them share it."""
 
     ledger: Ledger | None = None
-    receiver: Receiver | None = None
+    receivers: Sequence[Receiver] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,26 +104,25 @@ async def opened_gate(config: Config, folder: Path, lent: Lent | None = None) ->
         store = store_of(config, folder)
         keys = LiveKeyRing(key_file(config.keys, folder))
         sandbox: Sandbox | None = None
-        receiver: Receiver
-        if lent.receiver is not None:
-            receiver = lent.receiver
-        elif config.receiver == "sandbox:":
+        receivers = lent.receivers
+        if not receivers and config.is_sandbox:
             from farebox.lightning.sandbox import Sandbox
 
             sandbox = Sandbox.open(made_dir(folder) / "sandbox.db", clock=now)
             stack.callback(sandbox.close)
-            receiver = sandbox.seller
-        else:
-            receiver = open_receiver(config.receiver)
+            receivers = (sandbox.seller,)
+        elif not receivers:
+            receivers = opened_receivers(config.receiver)
         watch = open_watch(stack, metrics=config.metrics is not None, clock=now, environ=os.environ)
         books: SqlLedger | None = None
         ledger = watch.ledger(
             lent.ledger or (books := open_ledger(store, keep_answers=config.terms.keep_answers, keys=keys))
         )
-        gate = open_gate(receiver=receiver, store=ledger, keys=keys, terms=config.terms, observer=watch.observer)
+        gate = open_gate(receiver=receivers, store=ledger, keys=keys, terms=config.terms, observer=watch.observer)
         stack.push_async_callback(gate.close)
-        if lent.receiver is None and not config.allow_spending_key and not await check_credential(gate):
-            stack.callback(asyncio.create_task(ask_again(gate)).cancel)
+        if not lent.receivers and not config.allow_spending_key:
+            for receiver in await check_credentials(gate):
+                stack.callback(asyncio.create_task(ask_again(gate, receiver)).cancel)
         yield OpenGate(gate=gate, store=store, sandbox=sandbox, watch=watch, keys=keys, books=books)
 
 
@@ -209,7 +207,7 @@ def check_exposure(config: Config, *, sandbox_allowed: bool) -> None:
         public = not ipaddress.ip_address(host).is_loopback
     except ValueError:
         public = host != "localhost"
-    if config.receiver == "sandbox:" and public and not sandbox_allowed:
+    if config.is_sandbox and public and not sandbox_allowed:
         raise ConfigError(
             f"the sandbox moves no real money, and {host} can be reached by others; "
             "set `receiver` to your node, or say --sandbox if you mean it"

@@ -33,7 +33,7 @@ from farebox.cli.state import LiveKeyRing, key_file
 from farebox.cli.telemetry import Watch
 from farebox.core.errors import ConfigError, FareboxError
 from farebox.core.ports import Ledger
-from farebox.lightning import open_receiver
+from farebox.http.selling import opened_receivers
 from farebox.stores import open_ledger
 from farebox.stores.remote import ServedLedger, ledger_socket, open_remote_ledger, serve_ledger
 
@@ -87,7 +87,7 @@ async def _worked(config: Config, orders: Orders, line: Line) -> AsyncIterator[B
     folder = Path(orders.folder)
     lent = Lent(
         ledger=None if orders.ledger is None else open_remote_ledger(Path(orders.ledger)),
-        receiver=open_receiver(orders.seller or config.receiver),
+        receivers=opened_receivers((orders.seller,) if orders.seller else config.receiver),
     )
     async with (
         opened(config, folder, lent) as shop,
@@ -165,7 +165,7 @@ def _check(config: Config, orders: Orders, store: str) -> None:
         raise ConfigError("`workers` is gone from the configuration; to serve without them, stop and start again")
     if store == _MEMORY:
         raise ConfigError("a ledger in memory can't be shared by workers; name a file")
-    now = Fixed(listen=config.listen, store=store, sandbox=config.receiver == "sandbox:")
+    now = Fixed(listen=config.listen, store=store, sandbox=config.is_sandbox)
     if orders.fixed not in (None, now):
         raise ConfigError("`listen`, `store`, and whether it is the sandbox, can't change while serving: restart")
 

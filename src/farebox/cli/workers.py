@@ -106,7 +106,7 @@ async def supervise(plan: Plan, config: Config) -> None:
 def _place(stack: ExitStack, plan: Plan, config: Config, sockets: Sequence[socket.socket], *, metered: bool) -> Place:
     run = stack.enter_context(own_folder(plan.folder))
     api, wallets, counted = None, None, None
-    if config.receiver == "sandbox:":
+    if config.is_sandbox:
         api, wallets = stack.enter_context(sandbox_address(made_dir(plan.folder)))
     if metered:
         from farebox.telemetry.workers import SharedMetrics

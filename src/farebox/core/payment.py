@@ -84,6 +84,7 @@ class Payment:
     client: the address prefix that was challenged, such as `192.0.2.7/32`.
     attempts: how many draws were held for the call that is due. epoch: how many in all, and the number of the newest.
     lease_until: the end of the live hold, if there is one.
+    receiver: the name of the node that made the invoice; empty where that is not known.
     """
 
     payment_hash: bytes
@@ -102,6 +103,7 @@ class Payment:
     attempts: int = 0
     epoch: int = 0
     lease_until: datetime | None = None
+    receiver: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,11 +118,19 @@ class SettlementLedger(Protocol):
         Each is a no-op the second time. What was received beyond what the ledger knows is added to the tab.
         """
 
-    async def oldest_unsettled(self) -> datetime | None:
-        """When the oldest invoice was made that nobody has paid yet, expired or not."""
+    async def oldest_unsettled(self, *, others: Sequence[str] = ()) -> datetime | None:
+        """When the oldest invoice was made that nobody has paid yet, expired or not.
 
-    async def due_payments(self, *, until: datetime, after: Payment | None, most: int) -> Sequence[Payment]:
-        """OPEN payments that end by then, by their end and then by their hash, from behind `after` on."""
+        others: invoices of the receivers with these names are left out.
+        """
+
+    async def due_payments(
+        self, *, until: datetime, after: Payment | None, most: int, others: Sequence[str] = ()
+    ) -> Sequence[Payment]:
+        """OPEN payments that end by then, by their end and then by their hash, from behind `after` on.
+
+        others: invoices of the receivers with these names are left out.
+        """
 
     async def restore_payment(self, payment: Payment, received: Amount) -> bool:
         """A payment that the ledger has lost: make its row again and fund it; False when it is there after all."""

@@ -16,15 +16,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from farebox.core.client_prefix import LOCAL, subnet_of
-from farebox.core.errors import GateOverloaded, NodeUnavailable, TooManyUnpaidCalls
+from farebox.core.errors import GateOverloaded, TooManyUnpaidCalls
 from farebox.gate.terms import Limits
 
 _MOST_CLIENTS: Final = 16_384  # lately seen, and as many before
 _LOOKS: Final = 4  # into the ledger for callers without a payment, for each invoice that may be made
 _POLLS: Final = 3  # of one invoice, at once
 _COUNT_EVERY_S: Final = 1.0
-_AWAY_S: Final = 1.0
-_FAILURES: Final = 3
 
 
 class Pace:
@@ -159,31 +157,3 @@ class Outstanding:
     def end(self) -> None:
         """It was made, or not."""
         self._ended += 1
-
-
-class Circuit:
-    """Remembers that the node is away, so that it is not asked for a second, and then by one caller only."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._away_until_s = float("-inf")
-
-    def check(self, now_s: float) -> None:
-        """Raises NodeUnavailable while the node is known to be away."""
-        if self._failures >= _FAILURES and now_s < self._away_until_s:
-            raise NodeUnavailable("it did not answer a moment ago")
-
-    def begin(self, now_s: float) -> None:
-        """It is going to be asked; whoever tries it after a while is the only one to. Raises NodeUnavailable."""
-        self.check(now_s)
-        if self._failures >= _FAILURES:
-            self._away_until_s = now_s + _AWAY_S
-
-    def failed(self, now_s: float, *, slow: bool) -> None:
-        """It did not answer. slow: it was waited for as long as can be, which is enough to know."""
-        self._failures = max(self._failures + 1, _FAILURES if slow else 0)
-        self._away_until_s = now_s + _AWAY_S
-
-    def answered(self) -> None:
-        """It did."""
-        self._failures = 0

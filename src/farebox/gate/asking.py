@@ -63,7 +63,7 @@ class Asking:
         await self._proven.close()
 
     async def _ask(self, step: Step, conversation: Conversation[T], within: timedelta) -> T:
-        with watched(self._observer, step):
+        with watched(self._observer, step, node=self._receiver.name):
             try:
                 async with asyncio.timeout(within.total_seconds()):
                     return await self._converse(conversation)

@@ -7,7 +7,7 @@ Rules
 4. The charge and the decision to answer are one step, `Grant.capture`. A failed call releases; the third is credit.
 5. A bare payment hash is not a secret. It is honoured only from the client that was challenged, and only if the node
    says that it was paid.
-6. The gate is handed its ledger, receiver and dialects, and knows none of them by name.
+6. The gate is handed its ledger, receivers and dialects, and knows none of them by name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from farebox.core.payment import FreeCall, Hold, Payment, PaymentState
 from farebox.core.ports import Clock, Dialect, InvoiceState, Ledger, Receiver
 from farebox.core.secret import Keys
 from farebox.gate.admission import Admission, Pace
-from farebox.gate.asking import Asking, Converse
+from farebox.gate.asking import Converse
 from farebox.gate.escrow import Escrows
 from farebox.gate.events import (
     AnswerReplayed,
@@ -47,6 +47,7 @@ from farebox.gate.grant import Grant, HeldCall, UnsavedAnswers
 from farebox.gate.invoices import Invoices
 from farebox.gate.lost import lost_payment, sealed_terms, undeliverable
 from farebox.gate.memory import GivenAnswers, RunOut, SpentProofs
+from farebox.gate.nodes import Nodes
 from farebox.gate.proofs import Proofs
 from farebox.gate.running import RunningCalls
 from farebox.gate.terms import Challenged, Free, Replay, Terms, Visit
@@ -61,7 +62,9 @@ Decision = Free | Challenged | Replay | HeldCall
 class Gate:
     """Sells calls: `await gate.admit(visit)` says Free, Challenged, Replay or hands out a HeldCall.
 
-    keys: what the dialects verify with, if that can change while the gate is open, and what is held is settled with.
+    receiver: the node that is paid, or several, the preferred one first. keys: what the dialects verify with, if that
+    can change while the gate is open, and what is held is settled with. Raises ConfigError for receivers that do not go
+    together.
     Every error that `admit` raises is a CallerError or Unavailable, ready to be answered as a problem.
     """
 
@@ -69,7 +72,7 @@ class Gate:
         self,
         *,
         ledger: Ledger,
-        receiver: Receiver,
+        receiver: Receiver | Sequence[Receiver],
         dialects: Sequence[Dialect],
         converse: Converse,
         clock: Clock,
@@ -78,7 +81,7 @@ class Gate:
         keys: Keys | None = None,
     ) -> None:
         self.ledger = ledger
-        self.receiver = receiver
+        self.receivers = tuple(receiver) if isinstance(receiver, Sequence) else (receiver,)
         self.dialects = tuple(dialects)
         self.terms = terms or Terms()
         self._proofs = Proofs(dialects, clock, keys)
@@ -93,19 +96,13 @@ class Gate:
         self._spent = SpentProofs()
         self._run_out = RunOut()
         self._admission = Admission(self.terms.limits)
-        self._node = Asking(receiver, converse, self.terms.mint_within, observer)
+        self._nodes = Nodes(self.receivers, converse, self.terms, observer)
         self._invoices = Invoices(
-            ledger=ledger,
-            receiver=receiver,
-            terms=self.terms,
-            admission=self._admission,
-            ask=self._node.mint,
-            keys=keys,
+            ledger=ledger, nodes=self._nodes, terms=self.terms, admission=self._admission, keys=keys
         )
         self.escrows = Escrows(
             ledger=ledger,
-            receiver=receiver,
-            node=self._node,
+            nodes=self._nodes,
             lease=self.terms.lease,
             receipt=self._receipt,
             keys=keys,
@@ -188,7 +185,7 @@ class Gate:
         self._running.close()
         self.escrows.close()
         await self._invoices.close()
-        await self._node.close()
+        await self._nodes.close()
         await self.ledger.close()
 
     async def _check_client(self, credential: Credential, client: str) -> Payment | None:
@@ -260,7 +257,7 @@ class Gate:
 
     async def _asked_node(self, payment: Payment) -> InvoiceState:
         """Where an invoice stands at the node; what was paid with less than its price is as good as unpaid."""
-        status = await self._node.look_up(payment.payment_hash, proven=False)
+        _, status = await self._nodes.look_up(payment.payment_hash, receiver=payment.receiver, proven=False)
         if status.state is InvoiceState.PAID:
             if status.received < payment.price:
                 return InvoiceState.OPEN
@@ -292,9 +289,8 @@ class Gate:
             description=visit.quote.description,
         )
         self.tell(CallChallenged(resource=quote.resource, amount=quote.amount, reused=True))
-        return self._challenged(
-            quote, decode(payment.invoice), None, timedelta(seconds=1), held=self._invoices.holds(visit)
-        )
+        held = await self._invoices.is_held(visit, payment.payment_hash)
+        return self._challenged(quote, decode(payment.invoice), None, timedelta(seconds=1), held=held)
 
     async def _unknown(self, credential: Credential, visit: Visit) -> Decision:
         """A payment that is not in the ledger: never a new invoice if the node says that it was paid.
@@ -304,9 +300,16 @@ class Gate:
         sealed = sealed_terms(credential, self.dialects)
         if sealed is None and not self._unknown_look_ups.take(_now_s()):
             raise NodeUnavailable("too many unknown payments are being looked up")
-        status = await self._node.look_up(credential.payment_hash, proven=sealed is not None)
+        receiver, status = await self._nodes.look_up(credential.payment_hash, receiver="", proven=sealed is not None)
         if sealed is not None and status.state is InvoiceState.PAID and status.received >= sealed.price:
-            lost = lost_payment(credential, sealed, visit, now=self.ledger.now(), claim_within=self.terms.claim_within)
+            lost = lost_payment(
+                credential,
+                sealed,
+                visit,
+                receiver=receiver,
+                now=self.ledger.now(),
+                claim_within=self.terms.claim_within,
+            )
             await self.ledger.restore_payment(lost, status.received)
             return await self._claim(credential, visit)
         if status.state in (InvoiceState.PAID, InvoiceState.HELD):
@@ -364,7 +367,8 @@ class Gate:
         quote = visit.quote
         invoice, reused = await self._invoices.owed_for(visit)
         self.tell(CallChallenged(resource=quote.resource, amount=quote.amount, reused=reused))
-        return self._challenged(quote, invoice, free_call, held=self._invoices.holds(visit))
+        held = await self._invoices.is_held(visit, invoice.payment_hash)
+        return self._challenged(quote, invoice, free_call, held=held)
 
     def _challenged(
         self,

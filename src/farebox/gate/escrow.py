@@ -23,11 +23,11 @@ from farebox.core.errors import CallInProgress, NodeUnavailable, PaymentReturned
 from farebox.core.escrow import Escrow, EscrowState
 from farebox.core.exchange import Wire
 from farebox.core.payment import Answer, Hold, Payment
-from farebox.core.ports import Conversation, HoldReceiver, InvoiceState, InvoiceStatus, Ledger, Receiver
+from farebox.core.ports import InvoiceState, Ledger
 from farebox.core.secret import KEY_ID_BYTES, Keys, Secret
-from farebox.gate.asking import Asking
 from farebox.gate.events import CallCaptured, CallReleased, Observer, Step, watched
 from farebox.gate.grant import HeldCall
+from farebox.gate.nodes import Nodes
 from farebox.gate.running import RunningCalls
 
 log = structlog.get_logger("farebox")
@@ -65,16 +65,14 @@ class Escrows:
         self,
         *,
         ledger: Ledger,
-        receiver: Receiver,
-        node: Asking,
+        nodes: Nodes,
         lease: timedelta,
         receipt: Callable[[bytes, Amount], Wire],
         keys: Keys | None,
         observer: Observer | None,
     ) -> None:
         self._ledger = ledger
-        self._receiver = receiver
-        self._node = node
+        self._nodes = nodes
         self._lease = lease
         self._receipt = receipt
         self._keys = keys
@@ -87,13 +85,14 @@ class Escrows:
         Raises CallInProgress where there is nothing more to wait for: somebody else runs it, or it can't be paid any
         more; NodeUnavailable, StoreUnavailable.
         """
-        status = await self._node.look_up(payment_hash, proven=False)
-        if status.state is InvoiceState.OPEN:
-            return None
-        payment = await self._ledger.find_payment(payment_hash) if status.state is InvoiceState.HELD else None
+        payment = await self._ledger.find_payment(payment_hash)
         granted = None
         if payment is not None:
-            granted = await self._begin(payment, self._receipt(payment_hash, payment.price))
+            _, status = await self._nodes.look_up(payment_hash, receiver=payment.receiver, proven=False)
+            if status.state is InvoiceState.OPEN:
+                return None
+            if status.state is InvoiceState.HELD:
+                granted = await self._begin(payment, self._receipt(payment_hash, payment.price))
         if granted is None:
             raise CallInProgress("it is being run, or is over")
         return granted
@@ -121,15 +120,17 @@ class Escrows:
     async def finish(self, escrow: Escrow) -> bool:
         """Take the money or give it back, as the escrow says; whether it is ours. Raises NodeUnavailable."""
         payment_hash = escrow.payment.payment_hash
-        if not isinstance(self._receiver, HoldReceiver):
-            raise NodeUnavailable(f"{self._receiver.name} knows nothing of what it should hold")
+        node = self._nodes.find(escrow.payment.receiver)
+        holder, tell = node.holder, node.asking.move
+        if holder is None:
+            raise NodeUnavailable(f"{node.name} does not say any more that it can hold what it is paid")
         preimage = self._preimage_of(escrow) if escrow.state is EscrowState.READY else None
         if preimage is not None:
-            status = await self._ask(self._receiver.settle_invoice(preimage))
+            status = await tell(holder.settle_invoice(preimage))
         else:
-            status = await self._ask(self._receiver.cancel_invoice(payment_hash))
+            status = await tell(holder.cancel_invoice(payment_hash))
         if status.state is InvoiceState.OPEN:  # what was held has gone back meanwhile, and nobody is to pay again
-            status = await self._ask(self._receiver.cancel_invoice(payment_hash))
+            status = await tell(holder.cancel_invoice(payment_hash))
         match status.state:
             case InvoiceState.PAID:
                 await self._ledger.end_escrow(payment_hash, status.received)
@@ -188,9 +189,6 @@ class Escrows:
             payment_hash = escrow.payment.payment_hash.hex()
             log.critical("escrow-lost", payment_hash=payment_hash, reason="the key of its preimage was revoked")
         return found
-
-    async def _ask(self, conversation: Conversation[InvoiceStatus]) -> InvoiceStatus:
-        return await self._node.move(conversation)
 
 
 class EscrowGrant(HeldCall):

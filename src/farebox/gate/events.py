@@ -2,7 +2,7 @@
 
 Rules
 1. Nothing here names a payment, a proof or a caller. A `resource` is what is sold as the seller lists it, such as
-   `POST /api/dvm`, so there are as many as there are routes.
+   `POST /api/dvm`, so there are as many as there are routes; a `node` is a receiver's name.
 2. An observer is called in the task that does the work, once the thing is settled. It is quick, and does not raise.
 3. A step that began ends in the same task, whatever happens, so that an observer may nest what happens in between.
 4. Without an observer nothing is measured.
@@ -36,10 +36,11 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Began:
-    """A step begins. resource: empty for a question to the node."""
+    """A step begins. resource: empty for a question to a node. node: the name of the one that is asked."""
 
     step: Step
     resource: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,15 @@ class Ended:
     resource: str
     took: timedelta
     error: str
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePassedOver:
+    """A node did not make an invoice, so the next one is asked. reason: what it, or its line, said."""
+
+    node: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +131,7 @@ class CallRefused:
 Event = (
     Began
     | Ended
+    | NodePassedOver
     | CallChallenged
     | FreeCallAsked
     | HoldTaken
@@ -135,27 +146,32 @@ Observer = Callable[[Event], None]
 _UNWATCHED: Final = nullcontext()
 
 
-def watched(observer: Observer | None, step: Step, resource: str = "") -> AbstractContextManager[None]:
+def watched(
+    observer: Observer | None, step: Step, resource: str = "", *, node: str = ""
+) -> AbstractContextManager[None]:
     """Tells the observer when what is inside begins, and when and how it ends."""
-    return _UNWATCHED if observer is None else _Watched(observer, step, resource)
+    return _UNWATCHED if observer is None else _Watched(observer, step, resource, node)
 
 
 class _Watched(AbstractContextManager[None]):
-    def __init__(self, observer: Observer, step: Step, resource: str) -> None:
+    def __init__(self, observer: Observer, step: Step, resource: str, node: str) -> None:
         self._observer = observer
         self._step = step
         self._resource = resource
+        self._node = node
         self._began_s = 0.0
 
     def __enter__(self) -> None:
-        self._observer(Began(step=self._step, resource=self._resource))
+        self._observer(Began(step=self._step, resource=self._resource, node=self._node))
         self._began_s = perf_counter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         took = timedelta(seconds=perf_counter() - self._began_s)
-        self._observer(Ended(step=self._step, resource=self._resource, took=took, error=_name_of(error)))
+        self._observer(
+            Ended(step=self._step, resource=self._resource, took=took, error=_name_of(error), node=self._node)
+        )
 
 
 def _name_of(error: BaseException | None) -> str:

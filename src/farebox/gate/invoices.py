@@ -5,7 +5,7 @@ Rules (reliability, 3.4: admission)
    crowd that has no addresses of its own each gets another: who has been told an invoice knows its payment hash.
 2. Nothing is asked of the node that is going to be refused. While no more may be made, only those are looked for in the
    ledger who were given an invoice lately: they may have one still.
-3. The node is asked by a few at a time and for so long at most; while it is known to be away it is not asked.
+3. While every node is known to be away none is asked; which one makes an invoice is decided in `gate.nodes`.
 4. The ledger has the last word on how many a client may owe. What it refuses was seen by nobody, and runs out.
 """
 
@@ -13,27 +13,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from hashlib import sha256
 from itertools import count
 from typing import Final
 
 from farebox.core.bolt11 import Invoice, decode
 from farebox.core.client_prefix import LOCAL
-from farebox.core.errors import GateOverloaded, NodeUnavailable, TooManyUnpaidInvoices
+from farebox.core.errors import GateOverloaded, TooManyUnpaidInvoices
 from farebox.core.payment import Payment, PaymentState
-from farebox.core.ports import Capability, Conversation, HoldReceiver, Ledger, Receiver
-from farebox.core.secret import Keys, Secret
-from farebox.gate.admission import Admission, Circuit, Outstanding
+from farebox.core.ports import Ledger
+from farebox.core.secret import Keys
+from farebox.gate.admission import Admission, Outstanding
 from farebox.gate.escrow import new_seed, preimage_of
 from farebox.gate.flights import Flights
+from farebox.gate.nodes import Nodes, Order
 from farebox.gate.terms import Terms, Visit
 
 _MOST_CLIENTS: Final = 8192
 _MOST_DESCRIPTION: Final = 120  # characters; phoenixd takes 128
 
-Ask = Callable[[Conversation[Invoice], timedelta], Awaitable[Invoice]]
 _Wanted = tuple[str, bytes, int, int]  # client, digest and price; and a number for each of a crowd
 _Found = tuple[Invoice, bool, Visit]  # whether the caller had it already, and for whom it was found or made
 
@@ -41,31 +39,20 @@ _Found = tuple[Invoice, bool, Visit]  # whether the caller had it already, and f
 class Invoices:
     """Finds and makes invoices: `invoice, reused = await invoices.owed_for(visit)`.
 
-    ask: carries a conversation with the node to its end, within that time; raises NodeUnavailable. keys: what preimages
-    of our own are made with.
+    keys: what preimages of our own are made with; without any nothing is held.
     """
 
     def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        receiver: Receiver,
-        terms: Terms,
-        admission: Admission,
-        ask: Ask,
-        keys: Keys | None = None,
+        self, *, ledger: Ledger, nodes: Nodes, terms: Terms, admission: Admission, keys: Keys | None = None
     ) -> None:
         limits = terms.limits
         self._ledger = ledger
-        self._receiver = receiver
+        self._nodes = nodes
         self._terms = terms
         self._admission = admission
-        self._ask = ask
         self._keys = keys
         self._flights: Flights[_Wanted, _Found] = Flights(limits.waiting, _too_many_wait)
-        self._minting = asyncio.Semaphore(limits.minting_at_once)
         self._outstanding = Outstanding(ledger.count_unpaid, limits.all_unpaid_invoices)
-        self._circuit = Circuit()
         self._of_crowd = count(1)
         self._asked_for: OrderedDict[str, None] = OrderedDict()  # clients that have been given an invoice
 
@@ -93,14 +80,9 @@ class Invoices:
             self._remember(client)
         return invoice, reused or found_for is not visit
 
-    def holds(self, visit: Visit) -> bool:
-        """Whether what is paid for this call is held until it has succeeded."""
-        return (
-            visit.on_success
-            and self._keys is not None
-            and Capability.HOLD in self._receiver.capabilities
-            and isinstance(self._receiver, HoldReceiver)
-        )
+    async def is_held(self, visit: Visit, payment_hash: bytes) -> bool:
+        """Whether what is paid for an invoice that was made for this call is held until it has succeeded."""
+        return visit.on_success and await self._ledger.find_escrow(payment_hash) is not None
 
     async def close(self) -> None:
         """End what is under way."""
@@ -112,11 +94,11 @@ class Invoices:
         try:
             if client != LOCAL:
                 known = await self._ledger.reusable_payment(client=client, digest=quote.digest, price=quote.amount)
-                if known is not None:
+                if known is not None and self._nodes.may_tell_again(known.receiver):
                     return decode(known.invoice), True, visit
             if not may_make:
                 raise GateOverloaded("too many invoices are being made")
-            self._circuit.check(_now_s())
+            self._nodes.check()
             if client != LOCAL:  # a crowd, and no caller
                 of_client, of_subnet = await self._ledger.count_unpaid_of(client)
                 most, most_of_subnet = self._most
@@ -148,12 +130,16 @@ class Invoices:
 
     async def _make(self, visit: Visit) -> Invoice:
         quote = visit.quote
-        seed = new_seed(self._keys) if self._keys is not None and self.holds(visit) else None
-        preimage = None if seed is None or self._keys is None else preimage_of(seed, self._keys)
-        invoice = await self._mint(visit, preimage)
-        is_another = preimage is not None and sha256(preimage.reveal()).digest() != invoice.payment_hash
-        if is_another or invoice.amount != quote.amount or self._receiver.network not in (None, invoice.network):
-            raise NodeUnavailable("the node made another invoice than it was asked for")
+        seed = None if self._keys is None or not visit.on_success else new_seed(self._keys)
+        preimage = None if self._keys is None or seed is None else preimage_of(seed, self._keys)
+        order = Order(
+            amount=quote.amount,
+            description=(quote.description or quote.resource)[:_MOST_DESCRIPTION],
+            expires_in=self._terms.invoice_expires_in,
+            preimage=preimage,
+        )
+        invoice, receiver = await self._nodes.mint(order)
+        held = preimage is not None and sha256(preimage.reveal()).digest() == invoice.payment_hash
         payment = Payment(
             payment_hash=invoice.payment_hash,
             state=PaymentState.OPEN,
@@ -164,45 +150,15 @@ class Invoices:
             invoice=invoice.text,
             created_at=invoice.created_at,
             expires_at=invoice.expires_at,
+            receiver=receiver,
         )
         most, most_of_subnet = self._most if visit.client != LOCAL else (None, None)
         opened = await self._ledger.open_payment(
-            payment, most_unpaid=most, most_unpaid_of_subnet=most_of_subnet, seed=seed
+            payment, most_unpaid=most, most_unpaid_of_subnet=most_of_subnet, seed=seed if held else None
         )
         if not opened:
             raise TooManyUnpaidInvoices()
         return invoice
-
-    async def _mint(self, visit: Visit, preimage: Secret[bytes] | None) -> Invoice:
-        until_s = _now_s() + self._terms.mint_within.total_seconds()
-        try:
-            async with asyncio.timeout_at(until_s):
-                await self._minting.acquire()
-        except TimeoutError:
-            raise NodeUnavailable("it takes too long to answer others") from None
-        try:
-            self._circuit.begin(_now_s())
-            conversation = self._asked_for_invoice(visit, preimage)
-            try:
-                invoice = await self._ask(conversation, timedelta(seconds=until_s - _now_s()))
-            except NodeUnavailable:
-                self._circuit.failed(_now_s(), slow=_now_s() >= until_s)
-                raise
-        finally:
-            self._minting.release()
-        self._circuit.answered()
-        return invoice
-
-    def _asked_for_invoice(self, visit: Visit, preimage: Secret[bytes] | None) -> Conversation[Invoice]:
-        quote = visit.quote
-        description = (quote.description or quote.resource)[:_MOST_DESCRIPTION]
-        expires_in = self._terms.invoice_expires_in
-        if preimage is None or not isinstance(self._receiver, HoldReceiver):
-            return self._receiver.create_invoice(quote.amount, description=description, expires_in=expires_in)
-        payment_hash = sha256(preimage.reveal()).digest()
-        return self._receiver.create_hold_invoice(
-            quote.amount, payment_hash=payment_hash, description=description, expires_in=expires_in
-        )
 
 
 def _now_s() -> float:

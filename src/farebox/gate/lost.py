@@ -21,11 +21,11 @@ def sealed_terms(credential: Credential, dialects: Sequence[Dialect]) -> Sealed 
 
 
 def lost_payment(
-    credential: Credential, sealed: Sealed, visit: Visit, *, now: datetime, claim_within: timedelta
+    credential: Credential, sealed: Sealed, visit: Visit, *, receiver: str, now: datetime, claim_within: timedelta
 ) -> Payment:
     """A payment as it must have been, from what stands under its seal; unpaid as it was when it was sealed.
 
-    What was sold is known only where the proof is shown for that very request.
+    What was sold is known only where the proof is shown for that very request. receiver: the node that knows of it.
     """
     return Payment(
         payment_hash=credential.payment_hash,
@@ -37,6 +37,7 @@ def lost_payment(
         invoice=sealed.invoice,
         created_at=now,
         expires_at=sealed.valid_until - claim_within,
+        receiver=receiver,
     )
 
 

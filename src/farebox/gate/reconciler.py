@@ -9,7 +9,8 @@ Rules
    What such a node tells all the same is believed as a look-up is, and spares the net nothing.
 4. It never spins. However the node behaves, there is a pause between two questions; while nobody answers, a longer one,
    and never one so long that what was missed is not read within 5 seconds of the node's return.
-5. Any number of them may run on one ledger, and do the same work twice.
+5. Any number of them may run on one ledger, and do the same work twice. There is one for each node: it asks about the
+   invoices that its node made, and about those that none of the others is known to have made.
 """
 
 from __future__ import annotations
@@ -44,14 +45,17 @@ _MOST_REMEMBERED: Final = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLost:
-    """Nothing is learnt just now; told once. reason: what the node or the ledger said."""
+    """Nothing is learnt of a node just now; told once. reason: what the node or the ledger said."""
 
+    node: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFound:
-    """Settlements are read again, and what was missed has been."""
+    """Settlements of a node are read again, and what was missed has been."""
+
+    node: str
 
 
 Told = Callable[[Learnt | StreamLost | StreamFound], None]
@@ -60,15 +64,25 @@ Told = Callable[[Learnt | StreamLost | StreamFound], None]
 class Reconciler:
     """Keeps a ledger in agreement with a node: `await reconciler.follow()` and `await reconciler.cast_net()`, for ever.
 
-    told: hears what was learnt, and when the node is lost and found.
+    others: the names of the receivers beside this one. told: hears what was learnt, and when the node is lost and
+    found.
     """
 
-    def __init__(self, *, ledger: Ledger, receiver: Receiver, converse: Converse, told: Told | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        receiver: Receiver,
+        converse: Converse,
+        others: Sequence[str] = (),
+        told: Told | None = None,
+    ) -> None:
         self._ledger = ledger
         self._receiver = receiver
         self._stream = receiver if isinstance(receiver, SettlementStream) else None
         self._notices = receiver if isinstance(receiver, SettlementNotices) else None
         self._converse = converse
+        self._others = tuple(others)
         self._told = told or (lambda _: None)
         self._cursor: str | None = None  # None: ask the ledger
         self._seen: OrderedDict[Settlement, None] = OrderedDict()
@@ -110,7 +124,7 @@ class Reconciler:
     async def look_up_due(self) -> Learnt:
         """Look up a few unpaid invoices. Raises NodeUnavailable, StoreUnavailable."""
         until = _FAR_AWAY if self._stream is None else self._ledger.now() - _ENDED_FOR
-        due = await self._ledger.due_payments(until=until, after=self._netted, most=NET_MOST)
+        due = await self._ledger.due_payments(until=until, after=self._netted, most=NET_MOST, others=self._others)
         found = []
         for payment in due:
             status = await self._ask(self._receiver.lookup_invoice(payment.payment_hash))
@@ -127,7 +141,7 @@ class Reconciler:
         kept = await self._ledger.find_cursor(self._receiver.name)
         if kept is not None:
             return kept
-        oldest = await self._ledger.oldest_unsettled()
+        oldest = await self._ledger.oldest_unsettled(others=self._others)
         return await self._ask(stream.cursor_at((oldest or self._ledger.now()) - _CLOCKS_DIFFER))
 
     async def _keep(self, news: Sequence[Settlement], read_from: str, cursor: str) -> Learnt:
@@ -168,12 +182,12 @@ class Reconciler:
                 learnt = await one_round()
             except Unavailable as error:
                 if stream and not lost:
-                    self._told(StreamLost(reason=str(error)))
+                    self._told(StreamLost(node=self._receiver.name, reason=str(error)))
                 lost = True
                 await asyncio.sleep(pause.total_seconds())
                 pause = min(2 * pause, LONGEST_PAUSE)
         if learnt.funded or learnt.strays:
             self._told(learnt)
         if stream and lost:
-            self._told(StreamFound())
+            self._told(StreamFound(node=self._receiver.name))
         await asyncio.sleep(pace.total_seconds())

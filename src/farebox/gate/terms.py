@@ -23,7 +23,7 @@ class Limits:
     unpaid_invoices: of one client, outstanding. subnet: the /48 around a client of IPv6 has so many clients' allowance.
     invoices_per_s: new ones of this process for everyone; more is refused with 503. For four times as many
     callers the ledger is looked into. all_unpaid_invoices: outstanding, of everyone.
-    minting_at_once: questions to the node for a new invoice. waiting: callers who wait for a new invoice, in all.
+    minting_at_once: questions to each node for a new invoice. waiting: callers who wait for a new invoice, in all.
     """
 
     calls_per_s: float = 10
@@ -57,7 +57,8 @@ class Terms:
     lease: how long a running call owns its payment without a sign of life. most_attempts: failed calls until credit.
     patience: how long a second caller with the same proof waits for the first one's answer.
     keep_answers: how long a paid answer can be fetched again, in a ledger that is opened with these terms.
-    mint_within: how long the node may take to answer. limits: what callers without a payment may cost.
+    mint_within: how long a new invoice may take, at however many nodes; and each node to say whether one was paid.
+    limits: what callers without a payment may cost.
     """
 
     free_calls: int = 1
@@ -71,7 +72,7 @@ class Terms:
     lease: timedelta = timedelta(seconds=30)
     most_attempts: int = 3
     patience: timedelta = timedelta(seconds=10)
-    mint_within: timedelta = timedelta(seconds=5)
+    mint_within: timedelta = timedelta(seconds=2)
     limits: Limits = Limits()
 
     @property

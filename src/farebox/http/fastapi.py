@@ -76,7 +76,7 @@ def priced(
     """
     amount = Price.read(price).amount
     rates = rates or Rates()
-    Quotes(rates).check([Route(method=ANY_METHOD, path="/", price=amount)], gate.receiver)
+    Quotes(rates).check([Route(method=ANY_METHOD, path="/", price=amount)], gate.receivers)
     paywalls: dict[tuple[int, str], tuple[Paywall, Route]] = {}
 
     async def sale(request: Request) -> Sale:

@@ -86,7 +86,7 @@ class Paywall:
         self._check = check
         self._routes = RouteTable.read(prices or {}) if routes is None else routes
         self._quotes = Quotes(rates)
-        self._quotes.check(self._routes, gate.receiver)
+        self._quotes.check(self._routes, gate.receivers)
         self._client = ClientPrefix(self._manners.trusted_proxies, self._manners.client_header)
         self.reader = Reader(
             proof_headers=gate.proof_headers,

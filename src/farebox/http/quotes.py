@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from farebox.catalog.price import Price
 from farebox.catalog.routes import Route
@@ -20,8 +20,9 @@ class Quotes:
     def __init__(self, rates: Rates | None = None) -> None:
         self.rates = rates or Rates()
 
-    def check(self, routes: Iterable[Route], receiver: Receiver) -> None:
-        """Raises ConfigError for a price that this node can't ask for, or of which nobody says the rate."""
+    def check(self, routes: Iterable[Route], receivers: Sequence[Receiver]) -> None:
+        """Raises ConfigError for a price that one of these nodes can't ask for, or of which nobody says the rate."""
+        whole = next((each.name for each in receivers if Capability.MSAT not in each.capabilities), None)
         for route in routes:
             price = route.price
             if isinstance(price, Fiat):
@@ -30,9 +31,9 @@ class Quotes:
                         f"{route.resource} costs {price}, and nobody says what a bitcoin costs in {price.currency}; "
                         "name a source of that rate, in `rates` (docs/prices.md)"
                     )
-            elif price is not None and not price.whole and Capability.MSAT not in receiver.capabilities:
+            elif price is not None and not price.whole and whole is not None:
                 raise ConfigError(
-                    f"{route.resource} costs {price}, and {receiver.name} asks for whole satoshis only; price it at "
+                    f"{route.resource} costs {price}, and {whole} asks for whole satoshis only; price it at "
                     f"{Amount.sats(price.in_sats_ceil())}, or be paid by a node that can (docs/nodes.md)"
                 )
 

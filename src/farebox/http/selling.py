@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from farebox import gate as front_room
 from farebox.core.amount import Amount
+from farebox.core.errors import ConfigError
 from farebox.core.fiat import Fiat
 from farebox.core.ports import Clock, Conversation, Ledger, Receiver
 from farebox.core.secret import KeyRing, Keys
 from farebox.dialects import L402, PaymentAuth, PaymentHash
+from farebox.gate.nodes import check_receivers
 from farebox.http.converse import Lines, aconverse
 from farebox.http.rates import Rates
 from farebox.lightning import open_receiver
@@ -73,9 +75,18 @@ class Talk:
         await self._lines.aclose()
 
 
+def opened_receivers(receivers: Sequence[str | Receiver]) -> tuple[Receiver, ...]:
+    """Nodes by their URLs, or themselves, which a shop can be paid by. Raises ConfigError, WalletError."""
+    if len(receivers) > 1 and any(isinstance(each, str) and each.startswith("sandbox:") for each in receivers):
+        raise ConfigError("a sandbox moves no real money, so it stands in for no node; leave it out")
+    opened = tuple(open_receiver(each) if isinstance(each, str) else each for each in receivers)
+    check_receivers(opened)
+    return opened
+
+
 def open_gate(
     *,
-    receiver: str | Receiver = "sandbox:",
+    receiver: str | Receiver | Sequence[str | Receiver] = "sandbox:",
     store: str | Ledger = "sqlite::memory:",
     keys: Sequence[bytes] | Keys | None = None,
     terms: front_room.Terms | None = None,
@@ -86,19 +97,21 @@ def open_gate(
 ) -> Gate:
     """A gate, ready to admit.
 
-    receiver: a node's URL, or the node itself; `sandbox:` moves no real money. store: `sqlite:///path`,
-    `postgresql://…`, or `sqlite::memory:` for one that forgets. clock: None for the store's own, by which all gates
-    that share it go, whatever their machines' say. keys: master keys of at least 32 random bytes, oldest first; without
-    any, one is made up that lives as long as the gate, so that no token outlives it. observer: is told what happens.
-    rates: for the prices in fiat of `gate.price`; None for those of public services.
+    receiver: a node's URL, or the node itself, or several, the preferred one first; `sandbox:` moves no real money.
+    store: `sqlite:///path`, `postgresql://…`, or `sqlite::memory:` for one that forgets. clock: None for the store's
+    own, by which all gates that share it go, whatever their machines' say. keys: master keys of at least 32 random
+    bytes, oldest first; without any, one is made up that lives as long as the gate, so that no token outlives it.
+    observer: is told what happens. rates: for the prices in fiat of `gate.price`; None for those of public services.
     Raises ConfigError, WalletError.
     """
+    several = receiver if isinstance(receiver, Sequence) and not isinstance(receiver, str) else (receiver,)
+    receivers = opened_receivers(several)
     ring: Keys = KeyRing.generate() if not keys else KeyRing(keys) if isinstance(keys, Sequence) else keys
     kept = (terms or front_room.Terms()).keep_answers
     ledger = open_ledger(store, clock, keep_answers=kept, keys=ring) if isinstance(store, str) else store
     gate = Gate(
         ledger=ledger,
-        receiver=open_receiver(receiver) if isinstance(receiver, str) else receiver,
+        receiver=receivers,
         dialects=(L402(ring), PaymentAuth(ring, realm=realm), PaymentHash()),
         converse=Talk(),
         clock=ledger.now if clock is None else clock,

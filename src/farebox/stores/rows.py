@@ -34,6 +34,7 @@ def payment_of(row: Row) -> Payment:
         attempts,
         epoch,
         lease_until_ms,
+        receiver,
     ) = row
     return Payment(
         payment_hash=payment_hash,
@@ -52,6 +53,7 @@ def payment_of(row: Row) -> Payment:
         attempts=attempts,
         epoch=epoch,
         lease_until=None if lease_until_ms is None else from_ms(lease_until_ms),
+        receiver=receiver,
     )
 
 
@@ -67,6 +69,7 @@ def row_of(payment: Payment) -> Mapping[str, object]:
         "invoice": payment.invoice,
         "created_at_ms": in_ms(payment.created_at),
         "expires_at_ms": in_ms(payment.expires_at),
+        "receiver": payment.receiver,
     }
 
 

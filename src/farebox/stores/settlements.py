@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -55,18 +56,22 @@ class SettlementStore:
 
         return await self.engine.write(learn, about=_STREAM)
 
-    async def oldest_unsettled(self) -> datetime | None:
-        """When the oldest invoice was made that nobody has paid yet, expired or not."""
-        [(oldest_ms,)] = await self.engine.read(lambda _: rows_of(SQL["oldest_unsettled"], {}))
+    async def oldest_unsettled(self, *, others: Sequence[str] = ()) -> datetime | None:
+        """When the oldest invoice was made that nobody has paid yet, expired or not; but for those of other nodes."""
+        asked = {"others_json": json.dumps(others)}
+        [(oldest_ms,)] = await self.engine.read(lambda _: rows_of(SQL["oldest_unsettled"], asked))
         return None if oldest_ms is None else from_ms(oldest_ms)
 
-    async def due_payments(self, *, until: datetime, after: Payment | None, most: int) -> Sequence[Payment]:
-        """OPEN payments that end by then, by their end and then by their hash, from behind `after` on."""
+    async def due_payments(
+        self, *, until: datetime, after: Payment | None, most: int, others: Sequence[str] = ()
+    ) -> Sequence[Payment]:
+        """OPEN payments that end by then, from behind `after` on; but for those of other nodes."""
         asked = {
             "until_ms": in_ms(until),
             "after_ms": 0 if after is None else in_ms(after.expires_at),
             "after_hash": _EVERY_HASH_IS_LARGER if after is None else after.payment_hash,
             "most": most,
+            "others_json": json.dumps(others),
         }
         rows = await self.engine.read(lambda _: rows_of(SQL["due_payments"], asked))
         return [payment_of(row) for row in rows]

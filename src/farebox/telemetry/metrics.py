@@ -1,8 +1,8 @@
 """Metrics: what the gate tells, counted for Prometheus.
 
 Rules
-1. A label has few values: a route as the seller lists it, the type of an error, the name of an operation. Never a hash,
-   a path, a token or an address. What goes beyond `MOST_RESOURCES` is counted under `other`.
+1. A label has few values: a route as the seller lists it, the type of an error, the name of an operation or of a node.
+   Never a hash, a path, a token or a caller's address. What goes beyond `MOST_RESOURCES` is counted under `other`.
 2. Names follow Prometheus' conventions: `farebox_` in front, base units, `_total` behind what only grows. Money is in
    millisatoshis, because a float keeps every one of them exactly up to 90,000 BTC.
 3. Counting a replay, which the quickest path does, is one addition in a dictionary; `flush` hands them on.
@@ -40,7 +40,7 @@ MOST_RESOURCES: Final = 500
 OTHER: Final = "other"
 
 _NODE_STEPS: Final = (Step.CREATE_INVOICE, Step.LOOKUP_INVOICE, Step.MOVE_INVOICE)
-_NODE_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 4, 5)  # the node may take 5 s by default
+_NODE_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.5, 2)  # a node may take 2 s by default
 _LEDGER_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _CALL_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _UPSTREAM_FAILED: Final = "upstream-failed"
@@ -68,8 +68,8 @@ class Metrics:
         def counter(name: str, told: str, *labels: str) -> _Labelled[Counter]:
             return _Labelled(Counter(f"farebox_{name}", told, labels, registry=registry))
 
-        def histogram(name: str, told: str, label: str, buckets: tuple[float, ...]) -> _Labelled[Histogram]:
-            return _Labelled(Histogram(f"farebox_{name}", told, (label,), registry=registry, buckets=buckets))
+        def histogram(name: str, told: str, buckets: tuple[float, ...], *labels: str) -> _Labelled[Histogram]:
+            return _Labelled(Histogram(f"farebox_{name}", told, labels, registry=registry, buckets=buckets))
 
         self._challenges = counter(
             "challenges", "Answers 402, with a new invoice or again one's own", "resource", "invoice"
@@ -86,17 +86,19 @@ class Metrics:
         self._credited = counter("credited_msat", "What became credit so, in millisatoshis", "resource")
         self._refusals = counter("refusals", "Calls answered with a problem, by its type", "resource", "reason")
         self._upstream_failures = counter("upstream_failures", "Calls that the seller's service failed", "resource")
-        self._node_failures = counter("node_failures", "Questions that the node did not answer", "request")
+        self._node_failures = counter("node_failures", "Questions that a node did not answer", "request", "node")
         self._ledger_failures = counter("ledger_failures", "Operations that the ledger could not do", "operation")
         self._calls_s = histogram(
-            "call_duration_seconds", "Paid calls, from claim to charge", "resource", _CALL_SECONDS
+            "call_duration_seconds", "Paid calls, from claim to charge", _CALL_SECONDS, "resource"
         )
-        self._node_s = histogram("node_request_duration_seconds", "Questions to the node", "request", _NODE_SECONDS)
+        self._node_s = histogram(
+            "node_request_duration_seconds", "Questions to a node", _NODE_SECONDS, "request", "node"
+        )
         self._ledger_s = histogram(
             "ledger_operation_duration_seconds",
             "Operations of the ledger, waiting included",
-            "operation",
             _LEDGER_SECONDS,
+            "operation",
         )
         self._live_holds = Gauge(
             "farebox_live_holds", "Paid calls that are running", registry=registry, multiprocess_mode="livesum"
@@ -188,9 +190,10 @@ class Metrics:
 
     def _ended(self, event: Ended) -> None:
         if event.step in _NODE_STEPS:
-            self._node_s[(event.step.value,)].observe(event.took.total_seconds())
+            labels = (event.step.value, event.node)
+            self._node_s[labels].observe(event.took.total_seconds())
             if event.error:
-                self._node_failures[(event.step.value,)].inc()
+                self._node_failures[labels].inc()
 
 
 class BooksMetrics:

@@ -33,6 +33,7 @@ _OPEN: Final[Mapping[str, object]] = {
     "attempts": 0,
     "epoch": 0,
     "lease_until_ms": None,
+    "receiver": "a node",
 }
 _FUNDED: Final = {**_OPEN, "state": "funded", "received_msat": _P, "settled_at_ms": 1}
 _CREDIT: Final = {**_FUNDED, "state": "credit"}

@@ -19,6 +19,7 @@ from farebox.testing.ledger_escrows import LedgerEscrows
 from farebox.testing.ledger_free_calls import LedgerFreeCalls
 from farebox.testing.ledger_moves import LedgerMoves
 from farebox.testing.ledger_neighbours import LedgerNeighbours
+from farebox.testing.ledger_receivers import LedgerReceivers
 from farebox.testing.ledger_refunds import LedgerRefunds
 from farebox.testing.ledger_seals import LedgerSeals
 from farebox.testing.ledger_settlements import LedgerSettlements
@@ -36,6 +37,7 @@ class LedgerSuite(
     LedgerAdmission,
     LedgerSettlements,
     LedgerEscrows,
+    LedgerReceivers,
     LedgerRefunds,
     LedgerUpkeep,
     LedgerSeals,

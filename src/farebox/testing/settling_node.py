@@ -25,7 +25,7 @@ class SilentNode:
 
     clock: Clock
     name: str = "a node"
-    network: Network = Network.REGTEST
+    network: Network | None = Network.REGTEST
     capabilities: Capabilities = frozenset({Capability.LOOKUP, Capability.MSAT})
     away: bool = False
     asked: list[bytes] = field(default_factory=list)
@@ -42,7 +42,7 @@ class SilentNode:
         self.statuses[payment_hash] = InvoiceStatus(state=InvoiceState.OPEN)
         return sign(
             secret_key=_SECRET_KEY,
-            network=self.network,
+            network=self.network or Network.REGTEST,
             amount=amount,
             payment_hash=payment_hash,
             payment_secret=bytes(32),

@@ -15,7 +15,7 @@ FOR NO KEY UPDATE;
 SELECT
     asked.place,
     payments.payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms, settled_at_ms,
-    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms
+    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms, receiver
 FROM unnest(CAST(:payment_hash AS BYTEA[])) WITH ORDINALITY AS asked (payment_hash, place), payments
 WHERE payments.payment_hash = asked.payment_hash;
 
@@ -167,3 +167,23 @@ WHERE state = 'funded'
 ORDER BY settled_at_ms, payment_id
 LIMIT :most
 FOR UPDATE SKIP LOCKED;
+
+-- name: due_payments
+-- PostgreSQL reads a list in its own way.
+SELECT
+    payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms, settled_at_ms,
+    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms, receiver
+FROM payments
+WHERE state = 'open'
+    AND expires_at_ms <= :until_ms
+    AND (expires_at_ms > :after_ms OR (expires_at_ms = :after_ms AND payment_hash > :after_hash))
+    AND receiver NOT IN (SELECT json_array_elements_text(CAST(:others_json AS json)))
+ORDER BY expires_at_ms, payment_hash
+LIMIT :most;
+
+-- name: oldest_unsettled
+-- As above.
+SELECT MIN(created_at_ms)
+FROM payments
+WHERE state IN ('open', 'expired')
+    AND receiver NOT IN (SELECT json_array_elements_text(CAST(:others_json AS json)));

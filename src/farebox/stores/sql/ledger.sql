@@ -4,9 +4,19 @@
 -- name: open_payment
 -- The hash is unique; only the very same invoice may be said again, which changes nothing.
 INSERT INTO payments (
-    payment_hash, state, price_msat, digest, resource, client, subnet, invoice, created_at_ms, expires_at_ms
+    payment_hash, state, price_msat, digest, resource, client, subnet, invoice, created_at_ms, expires_at_ms, receiver
 ) VALUES (
-    :payment_hash, 'open', :price_msat, :digest, :resource, :client, :subnet, :invoice, :created_at_ms, :expires_at_ms
+    :payment_hash,
+    'open',
+    :price_msat,
+    :digest,
+    :resource,
+    :client,
+    :subnet,
+    :invoice,
+    :created_at_ms,
+    :expires_at_ms,
+    :receiver
 )
 ON CONFLICT (payment_hash) DO UPDATE
 SET created_at_ms = excluded.created_at_ms
@@ -20,7 +30,7 @@ RETURNING payment_id;
 -- The same caller, request and price, unpaid, with more than half its time left: what remains is more than what is gone.
 SELECT
     payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms, settled_at_ms,
-    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms
+    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms, receiver
 FROM payments
 WHERE state = 'open'
     AND client = :client
@@ -55,7 +65,7 @@ WHERE state = 'open';
 -- No guard: a row is what it is.
 SELECT
     payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms, settled_at_ms,
-    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms
+    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms, receiver
 FROM payments
 WHERE payment_hash = :payment_hash;
 
@@ -63,7 +73,7 @@ WHERE payment_hash = :payment_hash;
 -- No guard: newest first.
 SELECT
     payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms, settled_at_ms,
-    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms
+    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms, receiver
 FROM payments
 ORDER BY created_at_ms DESC, payment_hash
 LIMIT :most;
@@ -297,22 +307,33 @@ RETURNING payment_id, epoch, state;
 -- name: restore_payment
 -- A row that is there after all stays as it is.
 INSERT INTO payments (
-    payment_hash, state, price_msat, digest, resource, client, subnet, invoice, created_at_ms, expires_at_ms
+    payment_hash, state, price_msat, digest, resource, client, subnet, invoice, created_at_ms, expires_at_ms, receiver
 ) VALUES (
-    :payment_hash, 'open', :price_msat, :digest, :resource, :client, :subnet, :invoice, :created_at_ms, :expires_at_ms
+    :payment_hash,
+    'open',
+    :price_msat,
+    :digest,
+    :resource,
+    :client,
+    :subnet,
+    :invoice,
+    :created_at_ms,
+    :expires_at_ms,
+    :receiver
 )
 ON CONFLICT (payment_hash) DO NOTHING
 RETURNING payment_id;
 
 -- name: due_payments
--- Unpaid invoices in the order in which they end, from behind the last one that was looked at.
+-- Unpaid invoices in the order in which they end, from behind the last one that was looked at; but for those of some nodes.
 SELECT
     payment_hash, state, price_msat, digest, resource, client, invoice, created_at_ms, expires_at_ms, settled_at_ms,
-    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms
+    received_msat, held_msat, captured_msat, attempts, epoch, lease_until_ms, receiver
 FROM payments
 WHERE state = 'open'
     AND expires_at_ms <= :until_ms
     AND (expires_at_ms > :after_ms OR (expires_at_ms = :after_ms AND payment_hash > :after_hash))
+    AND receiver NOT IN (SELECT value FROM json_each(:others_json))
 ORDER BY expires_at_ms, payment_hash
 LIMIT :most;
 
@@ -320,7 +341,8 @@ LIMIT :most;
 -- No guard: from here on a node is asked what it received, when it is asked for the first time.
 SELECT MIN(created_at_ms)
 FROM payments
-WHERE state IN ('open', 'expired');
+WHERE state IN ('open', 'expired')
+    AND receiver NOT IN (SELECT value FROM json_each(:others_json));
 
 -- name: unclaimed
 -- Settled so long ago, and its invoice ended so long ago that no proof of it is good any more; nobody holds it.

@@ -37,14 +37,15 @@ class Incoming:
 class FaultyNode:
     """A Receiver; tests pay its invoices as they like.
 
-    clock: the node's own. asked: how many conversations it had. invoices: all of them, by payment hash.
+    clock: the node's own. name: no other one's. asked: how many conversations it had. invoices: all of them, by payment
+    hash.
     """
 
-    name = "simulated node"
     network = Network.REGTEST
     capabilities: Capabilities = frozenset({Capability.LOOKUP, Capability.MSAT, Capability.STREAM})
 
-    def __init__(self, clock: Callable[[], datetime], chance: Chance) -> None:
+    def __init__(self, clock: Callable[[], datetime], chance: Chance, name: str = "simulated node") -> None:
+        self.name = name
         self._clock = clock
         self._chance = chance
         self.invoices: dict[bytes, Incoming] = {}
@@ -58,7 +59,7 @@ class FaultyNode:
         """A new invoice."""
         yield from ()
         number = len(self.invoices)
-        preimage = sha256(b"preimage %d of %d" % (number, self._chance.seed)).digest()
+        preimage = sha256(b"preimage %d of %d at %b" % (number, self._chance.seed, self.name.encode())).digest()
         invoice = sign(
             secret_key=_SECRET_KEY,
             network=self.network,

@@ -129,8 +129,9 @@ class Buyer:
 
     async def _pay(self, asked: Mapping[str, Any]) -> bool:
         """Pay in one of the ways of the world; whether all of it arrived."""
-        chance, faults, node = self.town.chance, self.town.chance.faults, self.town.node
+        chance, faults = self.town.chance, self.town.chance.faults
         payment_hash = bytes.fromhex(asked["payment_hash"])
+        node = self.town.node_of(payment_hash)
         self.proof = {"x-payment-hash": asked["payment_hash"]}
         if chance.happens(faults.never):
             return False
@@ -190,7 +191,8 @@ class Buyer:
 
     def _answered(self, reply: Reply) -> None:
         _check(reply.body.startswith(self.body), f"another one's answer was given: {reply.body!r}")
-        paid = self.town.node.paid_in_full(bytes.fromhex(self.payment_hash))
+        payment_hash = bytes.fromhex(self.payment_hash)
+        paid = self.town.node_of(payment_hash).paid_in_full(payment_hash)
         _check(paid, "an answer was given and the node was not paid")
         self.answers.append(reply.body)
         _check(1 == len(set(self.answers)), f"the answer changed: {self.answers}")

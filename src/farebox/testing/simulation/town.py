@@ -1,4 +1,4 @@
-"""The town of a simulation: gateways that die and are opened again, over one ledger, one node and one upstream."""
+"""The town of a simulation: gateways that die and are opened again, over one ledger, two nodes and one upstream."""
 
 from __future__ import annotations
 
@@ -92,20 +92,28 @@ class Gateway:
         skew = timedelta(seconds=chance.between(-1, 1) * chance.faults.skew_s)
         self.gate = Gate(
             ledger=self.ledger,
-            receiver=town.node,
+            receiver=town.nodes,
             dialects=(L402(_KEYS), PaymentAuth(_KEYS, realm="town"), PaymentHash()),
             converse=self._converse,
             clock=lambda: town.now() + skew,
             terms=Terms(free_calls=0),
         )
-        self.reconciler = Reconciler(ledger=self.ledger, receiver=town.node, converse=self._converse)
+        self.reconcilers = [
+            Reconciler(
+                ledger=self.ledger,
+                receiver=node,
+                converse=self._converse,
+                others=[other.name for other in town.nodes if other is not node],
+            )
+            for node in town.nodes
+        ]
         routes = [Route(method="POST", path=path, price=PRICE, rerun=path == RERUN) for path in (RERUN, ONCE)]
         self.paywall = Paywall(self._upstream, gate=self.gate, routes=RouteTable(routes))
         self._town = town
 
     async def _converse(self, conversation: Conversation[T]) -> T:
         await self.process.step("the node is asked")
-        told = await self._town.node.converse(conversation)
+        told = await self._town.nodes[0].converse(conversation)  # a line is no node's own
         await self.process.step("the node has told")
         return told
 
@@ -155,7 +163,7 @@ class Town:
         self.chance = Chance(seed, faults)
         self.database = open_database(self.now)
         self.waiting = Waiting()
-        self.node = FaultyNode(self.now, self.chance)
+        self.nodes = [FaultyNode(self.now, self.chance, name) for name in ("simulated node", "the one that stands in")]
         self.runs: dict[str, list[Run]] = {}
         self.crashes = 0
         self.gateways = [Gateway(self) for _ in range(GATEWAYS)]
@@ -164,6 +172,10 @@ class Town:
     def now(self) -> datetime:
         """The true time, which is the database's and the node's."""
         return BEGAN + timedelta(seconds=asyncio.get_running_loop().time())
+
+    def node_of(self, payment_hash: bytes) -> FaultyNode:
+        """The node that made this invoice."""
+        return next(node for node in self.nodes if payment_hash in node.invoices)
 
     def row(self, payment_hash: str) -> Payment | None:
         """A payment as it stands, whatever trouble there is."""
@@ -208,7 +220,8 @@ class Town:
                 with suppress(Exception):
                     async with asyncio.timeout(30):  # it may die of it
                         await gateway.ledger.expire_payments(grace=timedelta(minutes=10))
-                        await gateway.reconciler.catch_up()
+                        for reconciler in gateway.reconcilers:
+                            await reconciler.catch_up()
 
 
 def _scope(path: str, body: bytes, client: str, proof: Mapping[str, str]) -> Scope:

@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from farebox.testing.postgres import Postgres
+    from farebox.testing.real_electrum import RealElectrum
     from farebox.testing.regtest import Regtest
 
 _TOLD: Final = "told"
@@ -63,6 +64,22 @@ def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
     from farebox.testing.regtest import Regtest, kept_programs
 
     with Regtest(tmp_path_factory.mktemp("regtest"), kept_programs(os.environ)) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def electrum(regtest: Regtest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealElectrum]:
+    """A wallet service on those nodes' network. A test that can't have one is skipped, in CI it fails."""
+    from farebox.testing.real_electrum import RealElectrum
+    from farebox.testing.regtest import kept_programs
+
+    programs = kept_programs(os.environ)
+    if not (programs.parent / "electrum.made").exists():
+        told = "Electrum is not there (scripts/lightning --electrum makes it ready, or says why it can't)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(told)
+        pytest.skip(told)
+    with RealElectrum(regtest, tmp_path_factory.mktemp("electrum"), programs) as started:
         yield started
 
 

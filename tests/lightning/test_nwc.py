@@ -385,6 +385,19 @@ def test_an_invoice_of_another_chain_is_not_even_sent(
     assert isinstance(script.tell(node.pay_invoice(invoice, fee_limit=NOTHING), info(), mainnet), Failed)
 
 
+def test_an_expired_invoice_is_looked_up_and_not_sent(script: Script, invoice: Invoice) -> None:
+    late = NostrWalletConnect.from_url(URI, clock=lambda: invoice.expires_at)
+    for found, kind in (
+        (refused("NOT_FOUND"), Failed),
+        (SETTLED, Paid),
+        (IN_FLIGHT, Unresolved),
+        (NO_REPLY, Unresolved),
+    ):
+        learnt = () if late.network else LEARNT
+        assert isinstance(script.tell(late.pay_invoice(invoice, fee_limit=NOTHING), *learnt, found), kind)
+    assert "pay_invoice" not in [method for method, _ in script.asked]
+
+
 # what proves a payment
 
 
@@ -393,6 +406,17 @@ def test_a_preimage_of_the_hash_is_paid_with_the_fee(pay: Pay) -> None:
     assert isinstance(outcome, Paid)
     assert outcome.preimage.reveal() == PREIMAGE
     assert outcome.fee == Amount.msats(4_084)
+
+
+@pytest.mark.parametrize(
+    ("second", "fee"),
+    [(outgoing(state="settled", preimage=PREIMAGE.hex(), fees_paid=3_000), 3_000), (IN_FLIGHT, 0), (NO_REPLY, 0)],
+)
+def test_a_fee_that_is_not_told_is_looked_up_and_the_proof_counts(pay: Pay, second: Any, fee: int) -> None:
+    outcome = pay(said(preimage=PREIMAGE.hex()), second)
+    assert isinstance(outcome, Paid)
+    assert PREIMAGE == outcome.preimage.reveal()
+    assert Amount.msats(fee) == outcome.fee
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import decode
 from farebox.core.errors import MalformedInvoice
-from farebox.core.exchange import Json
+from farebox.core.exchange import HASH_BYTES, Json
 from farebox.core.ports import Clock, HttpCall, HttpReply, InvoiceState, Unresolved
 from farebox.lightning.sandbox import SandboxNode
 from farebox.lightning.sandbox.transfer import Transfer, TransferState
@@ -69,6 +69,8 @@ class FakeBlink:
             ("transactionsByPaymentHash", "READ", _payments),
             ("transactions", "READ", _transactions),
             ("lnInvoiceCreate", "RECEIVE", _create),
+            ("lnInvoiceCreateOnBehalfOfRecipient", "RECEIVE", _create_for),
+            ("lnInvoiceFeeProbe", "READ", _probe),
             ("lnInvoicePaymentSend", "WRITE", self._pay),
         ):
             if field in named:
@@ -76,7 +78,7 @@ class FakeBlink:
                     return _failed("Not authorized", "NOT_AUTHORIZED", field)
                 if not key.node.reachable:
                     return _NO_REPLY
-                wallet = given.get("wallet", given.get("input", {}).get("walletId", key.wallet))
+                wallet = _wallet(given) or key.wallet
                 if wallet != key.wallet:
                     return _failed("Invalid walletId", "INVALID_INPUT", "walletById")
                 return answer(key, given, named)
@@ -125,24 +127,50 @@ def _account(key: Key, given: Mapping[str, object], named: set[str]) -> HttpRepl
     return HttpReply(status=200, body=json.dumps({"data": data}).encode())
 
 
-def _create(key: Key, given: Mapping[str, Mapping[str, object]], named: set[str]) -> HttpReply:
+def _wallet(given: Mapping[str, Any]) -> str | None:
+    """The wallet that is asked for: what a variable is called is the asker's own matter."""
+    for asked in (given, given.get("input", {})):
+        for name in ("wallet", "walletId", "recipientWalletId"):
+            if name in asked:
+                return str(asked[name])
+    return None
+
+
+def _hash(given: Mapping[str, str | None]) -> bytes:
+    (digits,) = (value for value in given.values() if isinstance(value, str) and len(value) == 2 * HASH_BYTES)
+    return bytes.fromhex(digits)
+
+
+def _create_for(key: Key, given: Mapping[str, Mapping[str, object]], named: set[str]) -> HttpReply:
+    """The same, as it may be asked without an account."""
+    return _create(key, given, named, "lnInvoiceCreateOnBehalfOfRecipient")
+
+
+def _probe(key: Key, given: Mapping[str, object], named: set[str]) -> HttpReply:
+    return _said({"errors": [], "amount": key.node.fee.in_sats_ceil()}, named, ("lnInvoiceFeeProbe",))
+
+
+def _create(
+    key: Key, given: Mapping[str, Mapping[str, object]], named: set[str], field: str = "lnInvoiceCreate"
+) -> HttpReply:
     asked = given["input"]
-    amount, memo, minutes = asked["amount"], asked["memo"], asked["expiresIn"]
+    amount, memo, minutes = asked["amount"], asked["memo"], asked.get("expiresIn", _DEFAULT_MINUTES)
     assert isinstance(amount, int)
     assert isinstance(memo, str)
     assert isinstance(minutes, int)
     if len(memo.encode()) > _MOST_MEMO_BYTES:
-        return _said({"errors": [{"message": "Memo is too long"}], "invoice": None}, named, ("lnInvoiceCreate",))
+        return _said({"errors": [{"message": "Memo is too long"}], "invoice": None}, named, (field,))
     lasting = minutes if 1 <= minutes <= 24 * 60 else _DEFAULT_MINUTES
     invoice = key.node.issue(Amount.sats(amount), description=memo, expires_in=timedelta(minutes=lasting))
     made: Json = {"paymentRequest": invoice.text, "paymentHash": invoice.payment_hash.hex()}
-    return _said({"errors": [], "invoice": made}, named, ("lnInvoiceCreate",))
+    return _said({"errors": [], "invoice": made}, named, (field,))
 
 
 def _invoice(key: Key, given: Mapping[str, str], named: set[str]) -> HttpReply:
-    invoice = key.node.find_invoice(bytes.fromhex(given["hash"]))
+    payment_hash = _hash(given)
+    invoice = key.node.find_invoice(payment_hash)
     if invoice is None:
-        message = f"User tried to pay invoice with hash {given['hash']}, but it does not exist"
+        message = f"User tried to pay invoice with hash {payment_hash.hex()}, but it does not exist"
         return _failed(message, "LIGHTNING_PAYMENT_ERROR", "invoiceByPaymentHash")
     state = key.node.invoice_status(invoice.payment_hash).state
     told: dict[str, Json] = {
@@ -154,7 +182,7 @@ def _invoice(key: Key, given: Mapping[str, str], named: set[str]) -> HttpReply:
 
 
 def _payments(key: Key, given: Mapping[str, str], named: set[str]) -> HttpReply:
-    transfer = key.node.find_transfer(bytes.fromhex(given["hash"]))
+    transfer = key.node.find_transfer(_hash(given))
     told: list[Json] = [] if transfer is None else list(_sent(transfer))
     return _said(told, named, (*_ME, "transactionsByPaymentHash"))
 

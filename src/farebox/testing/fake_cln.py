@@ -38,6 +38,9 @@ _NOT_AUTHORIZED, _NOT_PERMITTED = 1501, 1502
 _LABEL_EXISTS, _PREIMAGE_USED, _TIMED_OUT = 900, 901, 904
 _IN_PROGRESS, _AT_DESTINATION, _NO_ROUTE, _EXPIRED, _OTHER, _ALREADY_PAID = 200, 203, 205, 207, 209, 219
 _ON_ITS_WAY: Final = "the recipient was offline"
+_INVOICE_TAKES: Final = (
+    "amount_msat label description [expiry] [fallbacks] [preimage] [exposeprivatechannels] [cltv] [deschashonly]"
+)
 _DEFAULT_EXPIRY_S: Final = 7 * 24 * 3600
 _MOST_DIGITS: Final = 19
 _STATUSES: Final = {_NOT_AUTHORIZED: 401, _NOT_PERMITTED: 401, _NO_METHOD: 404}
@@ -131,6 +134,7 @@ class FakeCln:
 
     def _endpoint(self, method: str) -> Callable[[SandboxNode, Params], Json]:
         endpoints: dict[str, Callable[[SandboxNode, Params], Json]] = {
+            "help": _help,
             "invoice": self._invoice,
             "keysend": _lacking("destination"),
             "listfunds": self._list_funds,
@@ -300,6 +304,10 @@ class FakeCln:
             "amount_msat": node.funds().msat,
         }
         return {"outputs": [], "channels": [open_channel]}
+
+
+def _help(node: SandboxNode, params: Params) -> Json:
+    return {"help": [{"command": f"{_text(params, 'command')} {_INVOICE_TAKES}"}]}
 
 
 def _lacking(name: str) -> Callable[[SandboxNode, Params], Json]:

@@ -16,6 +16,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
+from hashlib import sha256
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,11 +25,15 @@ from farebox.core.bolt11 import Invoice, decode
 from farebox.core.errors import MalformedAmount, MalformedInvoice
 from farebox.core.exchange import HASH_BYTES, Json
 from farebox.core.ports import Clock, Failed, HttpCall, HttpReply, InvoiceState, Paid, Unresolved
+from farebox.core.secret import Secret
+from farebox.http.converse import converse
 from farebox.lightning.sandbox import SandboxNode
 from farebox.lightning.sandbox.transfer import Transfer, TransferState
 
 _NO_REPLY: Final = HttpReply(status=0, sent=True, reason="ReadError")
 _DEFAULT_EXPIRY_S: Final = 3600
+_DEFAULT_FLAT_SATS: Final = 21
+_DEFAULT_PERCENT: Final = 3
 Form = Mapping[str, str]
 
 
@@ -41,6 +46,7 @@ class FakeEclair:
             f"Basic {base64.b64encode(f':{each}'.encode()).decode()}": node for each, node in passwords.items()
         }
         self._failed_before: set[bytes] = set()
+        self._own: dict[bytes, tuple[SandboxNode, Secret[bytes]]] = {}
         self.calls: list[str] = []
 
     def __call__(self, call: HttpCall) -> HttpReply:
@@ -61,7 +67,7 @@ class FakeEclair:
             case "usablebalances":
                 return _said(_channels(node.funds()))
             case "createinvoice":
-                return _create_invoice(node, form)
+                return self._create_invoice(node, form)
             case "getreceivedinfo":
                 return _received_info(node, form)
             case "payinvoice":
@@ -82,11 +88,15 @@ class FakeEclair:
         if invoice.expires_at <= self._clock():
             return _refused(400, "API call failed: check logs for more details")
         assert form["blocking"] == "true", "without it eclair answers before anything has happened"
-        assert form["maxFeePct"] == "0", "eclair takes the larger of the two limits"
         earlier = node.find_transfer(invoice.payment_hash)
         if earlier is not None and earlier.state is TransferState.FAILED:
             self._failed_before.add(invoice.payment_hash)
-        match node.pay(invoice, fee_limit=Amount.sats(int(form["maxFeeFlatSat"]))):
+        outcome = node.pay(invoice, fee_limit=_fee_limit(form, invoice.amount))
+        if isinstance(outcome, Unresolved) and invoice.payment_hash in self._own:
+            payee, preimage = self._own[invoice.payment_hash]
+            payee.settle(preimage)
+            outcome = converse(node.lookup_payment(invoice.payment_hash))
+        match outcome:
             case Paid(preimage=preimage, fee=fee):
                 return _said(_payment_sent(invoice, preimage.reveal(), fee))
             case Failed(reason=reason):
@@ -96,6 +106,26 @@ class FakeEclair:
                 return _NO_REPLY
             case Unresolved():
                 return _refused(408, "request timed out")
+
+    def _create_invoice(self, node: SandboxNode, form: Form) -> HttpReply:
+        if "description" not in form:
+            return _refused(500, "API call failed: check logs for more details")
+        try:
+            amount = Amount.msats(int(form["amountMsat"]))
+            expires_in = timedelta(seconds=int(form.get("expireIn", _DEFAULT_EXPIRY_S)))
+            if "paymentPreimage" in form:
+                preimage = Secret(bytes.fromhex(form["paymentPreimage"]))
+                payment_hash = sha256(preimage.reveal()).digest()
+                made = node.create_hold_invoice(
+                    amount, payment_hash=payment_hash, description=form["description"], expires_in=expires_in
+                )
+                invoice = converse(made)
+                self._own[payment_hash] = node, preimage
+            else:
+                invoice = node.issue(amount, description=form["description"], expires_in=expires_in)
+        except (MalformedAmount, MalformedInvoice, ValueError, OverflowError):
+            return _refused(400, "The form field 'amountMsat' was malformed")
+        return _said(_invoice_json(invoice))
 
     def _sent_info(self, node: SandboxNode, form: Form) -> HttpReply:
         payment_hash = _hash(form)
@@ -110,18 +140,11 @@ class FakeEclair:
         return _said(attempts)
 
 
-def _create_invoice(node: SandboxNode, form: Form) -> HttpReply:
-    if "description" not in form:
-        return _refused(500, "API call failed: check logs for more details")
-    try:
-        invoice = node.issue(
-            Amount.msats(int(form["amountMsat"])),
-            description=form["description"],
-            expires_in=timedelta(seconds=int(form.get("expireIn", _DEFAULT_EXPIRY_S))),
-        )
-    except (MalformedAmount, MalformedInvoice, ValueError, OverflowError):
-        return _refused(400, "The form field 'amountMsat' was malformed")
-    return _said(_invoice_json(invoice))
+def _fee_limit(form: Form, amount: Amount) -> Amount:
+    """The larger of the two limits; each of them has a default."""
+    flat = Amount.sats(int(form.get("maxFeeFlatSat", _DEFAULT_FLAT_SATS)))
+    share = Amount.msats(int(amount.msat * float(form.get("maxFeePct", _DEFAULT_PERCENT)) / 100))
+    return max(flat, share)
 
 
 def _received_info(node: SandboxNode, form: Form) -> HttpReply:

@@ -30,6 +30,7 @@ from farebox.lightning.sandbox.transfer import TransferState
 
 _NO_REPLY: Final = HttpReply(status=0, sent=True, reason="ReadError")
 _MOST_DESCRIPTION: Final = 250
+_DEFAULT_EXPIRY_S: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class FakeStrike:
         self._clock = clock
         self._quotes: dict[str, Invoice] = {}
         self._payments: dict[str, Invoice] = {}
+        self._requests: dict[str, Invoice] = {}
         self.executed = 0
 
     def __call__(self, call: HttpCall) -> HttpReply:
@@ -75,11 +77,14 @@ class FakeStrike:
             case "GET", ["balances"]:
                 return "partner.balances.read", partial(_balances, node)
             case "POST", ["receive-requests"]:
-                return "partner.receive-request.create", partial(_receive_request, node, asked)
+                return "partner.receive-request.create", partial(self._receive_request, node, asked)
             case "GET", ["receive-requests"]:
                 return "partner.receive-request.read", partial(_requests, node, given)
             case "GET", ["receive-requests", "receives"]:
                 return "partner.receive-request.read", partial(_receives, node, given)
+            case "GET", ["receive-requests", request_id, "receives"]:
+                known = self._requests.get(request_id)
+                return "partner.receive-request.read", partial(_receives_of, node, known)
             case "POST", ["payment-quotes", "lightning"]:
                 return "partner.payment-quote.lightning.create", partial(self._quote, node, asked)
             case "PATCH", ["payment-quotes", quote_id, "execute"]:
@@ -87,6 +92,22 @@ class FakeStrike:
             case "GET", ["payments", payment_id]:
                 return "partner.payment.read", partial(self._payment, node, payment_id)
         return "", None
+
+    def _receive_request(self, node: SandboxNode, asked: Mapping[str, Any]) -> HttpReply:
+        wanted = asked["bolt11"]
+        description = wanted.get("description", "-")
+        length = len(description.encode("utf-16-le")) // 2
+        if (wanted["amount"]["currency"], asked["targetCurrency"]) != (
+            "BTC",
+            "BTC",
+        ) or not 1 <= length <= _MOST_DESCRIPTION:
+            return _refused(400, "INVALID_DATA")
+        amount = Amount.sats(int(Decimal(wanted["amount"]["amount"]).scaleb(8)))
+        lasting = timedelta(seconds=wanted.get("expiryInSeconds", _DEFAULT_EXPIRY_S))
+        invoice = node.issue(amount, description=description, expires_in=lasting)
+        request_id = str(uuid.uuid4())
+        self._requests[request_id] = invoice
+        return _said({**_request(invoice), "receiveRequestId": request_id}, 201)
 
     def _quote(self, node: SandboxNode, asked: Mapping[str, Any]) -> HttpReply:
         try:
@@ -143,20 +164,6 @@ def _balances(node: SandboxNode) -> HttpReply:
     return _said([other, {"currency": "BTC", "available": _btc(node.funds())["amount"], "current": "99.00000000"}])
 
 
-def _receive_request(node: SandboxNode, asked: Mapping[str, Any]) -> HttpReply:
-    wanted = asked["bolt11"]
-    description = wanted.get("description", "-")
-    length = len(description.encode("utf-16-le")) // 2
-    if (wanted["amount"]["currency"], asked["targetCurrency"]) != (
-        "BTC",
-        "BTC",
-    ) or not 1 <= length <= _MOST_DESCRIPTION:
-        return _refused(400, "INVALID_DATA")
-    amount = Amount.sats(int(Decimal(wanted["amount"]["amount"]).scaleb(8)))
-    lasting = timedelta(seconds=wanted["expiryInSeconds"])
-    return _said(_request(node.issue(amount, description=description, expires_in=lasting)), 201)
-
-
 def _requests(node: SandboxNode, given: Mapping[str, str]) -> HttpReply:
     invoice = node.find_invoice(bytes.fromhex(given["$paymentHash"]))
     items: list[Json] = [] if invoice is None else [_request(invoice)]
@@ -181,7 +188,13 @@ def _receives(node: SandboxNode, given: Mapping[str, str]) -> HttpReply:
     return _said({"items": items, "count": len(items)})
 
 
-def _request(invoice: Invoice) -> Json:
+def _receives_of(node: SandboxNode, invoice: Invoice | None) -> HttpReply:
+    if invoice is None:
+        return _refused(404, "NOT_FOUND")
+    return _receives(node, {"$paymentHash": invoice.payment_hash.hex()})
+
+
+def _request(invoice: Invoice) -> dict[str, Json]:
     return {
         "receiveRequestId": str(uuid.uuid4()),
         "targetCurrency": "BTC",

@@ -1,4 +1,4 @@
-"""A real LNbits on this machine, on its FakeWallet: no node, no money, its own database and API.
+"""A real LNbits on this machine, with its own database and API: on its FakeWallet, without a node, or on a real lnd.
 
 Rules
 1. It is installed with pip into an environment of its own in a cache folder, once; the folder has to stay where it is.
@@ -19,13 +19,14 @@ from typing import Any, Final, Self
 import httpx
 
 from farebox.core.amount import Amount
-from farebox.testing.regtest import Node, NotStarted, free_ports
+from farebox.testing.regtest import Lightning, Node, NotStarted, free_ports
 
 FUNDS: Final = Amount.sats(1_000_000)
 _VERSION: Final = "1.6.2"
 _PACKAGES: Final = (f"lnbits=={_VERSION}", "bitstring<5")  # it can't be imported with bitstring 5
 _PYTHONS: Final = ("python3.11", "python3.12", "python3.10")
 _PASSWORD: Final = "only on loopback"
+_MOST_FEE: Final = Amount.sats(100)
 _MOST_SATS: Final = 100_000_000
 _SETTINGS: Final = {
     "LNBITS_BACKEND_WALLET_CLASS": "FakeWallet",
@@ -50,10 +51,11 @@ _SETTINGS: Final = {
 class RealLNbits:
     """url: as it is asked. seller, buyer: the keys of two wallets, `inkey` and `adminkey`; both have `FUNDS`.
 
-    cache: where it is installed, which takes a minute the first time. folder: of this run, and empty.
+    cache: where it is installed, which takes a minute the first time. folder: of this run, and empty. lnd: what makes
+    and pays its invoices; else it is its FakeWallet.
     """
 
-    def __init__(self, cache: Path, folder: Path) -> None:
+    def __init__(self, cache: Path, folder: Path, *, lnd: Lightning | None = None) -> None:
         self._cache = cache
         self._folder = folder
         self.port = free_ports(1)[0]
@@ -63,6 +65,7 @@ class RealLNbits:
         self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
         settings = {
             **_SETTINGS,
+            **({} if lnd is None else _on(lnd)),
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
             "LNBITS_DATA_FOLDER": str(folder / "data"),
@@ -84,7 +87,7 @@ class RealLNbits:
 
     def __enter__(self) -> Self:
         try:
-            self._install()
+            self.install(self._cache)
             self._start()
         except BaseException:
             self.stop()
@@ -115,15 +118,16 @@ class RealLNbits:
         self._ask("PATCH", "/api/v1/wallet", {"lightning_address": name}, {"X-Api-Key": wallet["adminkey"]})
         return f"{name}@127.0.0.1:{self.port}"
 
-    def _install(self) -> None:
-        """Raises NotStarted."""
-        done = self._cache / f"lnbits-{_VERSION}"
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with (self._cache / "lock").open("w") as lock:
+    @staticmethod
+    def install(cache: Path) -> None:
+        """Have it in the cache folder, in `venv`. Raises NotStarted."""
+        done = cache / f"lnbits-{_VERSION}"
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if done.exists():
                 return
-            venv = self._cache / "venv"
+            venv = cache / "venv"
             python = next((found for name in _PYTHONS if (found := shutil.which(name))), sys.executable)
             for command in (
                 [python, "-m", "venv", "--clear", str(venv)],
@@ -158,3 +162,14 @@ class RealLNbits:
             raise NotStarted(f"LNbits answers {reply.status_code} to {method} {path}: {reply.text[:200]}")
         told: dict[str, Any] = reply.json()
         return told
+
+
+def _on(lnd: Lightning) -> dict[str, str]:
+    return {
+        "LNBITS_BACKEND_WALLET_CLASS": "LndRestWallet",
+        "LND_REST_ENDPOINT": f"https://127.0.0.1:{lnd.rest}",
+        "LND_REST_CERT": str(lnd.certificate),
+        "LND_REST_MACAROON": lnd.macaroon().read_bytes().hex(),
+        "LNBITS_RESERVE_FEE_MIN": str(_MOST_FEE.msat),
+        "LNBITS_FUNDING_SOURCE_PAY_INVOICE_WAIT_SECONDS": "2",
+    }

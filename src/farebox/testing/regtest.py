@@ -175,7 +175,7 @@ class Lightning:
         told: str = self.ask("/v1/macaroon", {"permissions": asked})["macaroon"]
         return told
 
-    def ask(self, path: str, asked: object = None) -> dict[str, Any]:
+    def ask(self, path: str, asked: object = None, *, method: str | None = None) -> dict[str, Any]:
         """The (last) object that it answers. Raises Refused, httpx.HTTPError, OSError while it is not there."""
         if self._http is None:
             import ssl
@@ -185,7 +185,7 @@ class Lightning:
             self._http = httpx.Client(
                 verify=trust, base_url=f"https://127.0.0.1:{self.rest}", headers=headers, timeout=30, trust_env=False
             )
-        reply = self._http.get(path) if asked is None else self._http.post(path, json=asked)
+        reply = self._http.request(method or ("GET" if asked is None else "POST"), path, json=asked)
         told: dict[str, Any] = json.loads(reply.text.splitlines()[-1])
         if reply.is_error or "error" in told:
             raise Refused(f"{path}: {reply.text[:200]}")

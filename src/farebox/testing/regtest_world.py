@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Final, TypeVar
@@ -30,11 +30,13 @@ _UNPAYABLE: Final = Amount.sats(1_000)  # more than any fee limit
 class RegtestWorld:
     """A ReceiverWorld and a WalletWorld around real nodes.
 
-    For another backend that is tested against them, set `receiver` or `wallet`, and override `out_of_reach`.
+    For another backend that is tested against them, set `receiver` or `wallet`, and override `out_of_reach`; for one
+    whose node is another, also `pay`, `is_payment`, `without_route` and `has_proof`.
     """
 
     short = timedelta(seconds=2)
     wait = timedelta(seconds=1)
+    apart = timedelta(seconds=1)  # for those who read a stream: lnd tells no more of an instant than its second
     many = 40
 
     def __init__(self, regtest: Regtest) -> None:
@@ -47,8 +49,8 @@ class RegtestWorld:
 
     @cached_property
     def began(self) -> datetime:
-        """When it is first asked for. lnd tells no more of an instant than its second, so that one is let pass."""
-        time.sleep(1)
+        """When it is first asked for. A node may tell an instant's second only, so that one is let pass."""
+        time.sleep(self.apart.total_seconds())
         return datetime.now(UTC)
 
     def close(self) -> None:
@@ -73,25 +75,33 @@ class RegtestWorld:
         try:
             call = next(conversation)
             while True:
-                pays = isinstance(call, HttpCall) and call.url.endswith(_PAYS)
-                reply = yield from self._paying(call) if pays else _asking(call)
+                reply = yield from self._paying(call) if self.is_payment(call) else _asking(call)
                 call = conversation.send(reply)
         except StopIteration as end:
             outcome: T = end.value
             return outcome
 
     def _paying(self, call: Call) -> Conversation[HttpReply]:
-        loses, holds, fails, fee = self._loses, self._holds, self._fails, self._fee
+        loses, holds, fails = self._loses, self._holds, self._fails
         self._loses = self._holds = self._fails = False
-        if fails:
-            self._charge(_UNPAYABLE)
         if holds:
             self.regtest.seller.node.pause()
             self._held = True
-        reply = yield call
-        if fails:
-            self._charge(fee)
+        with self.without_route() if fails else nullcontext():
+            reply = yield call
         return HttpReply(status=0, sent=True, reason="ReadError") if loses else reply
+
+    def is_payment(self, call: Call) -> bool:
+        """Whether this is what pays."""
+        return isinstance(call, HttpCall) and call.url.endswith(_PAYS)
+
+    @contextmanager
+    def without_route(self) -> Iterator[None]:
+        """While this lasts a payment would cost more than anybody pays."""
+        fee = self._fee
+        self._charge(_UNPAYABLE)
+        yield
+        self._charge(fee)
 
     @contextmanager
     def out_of_reach(self) -> Iterator[None]:
@@ -140,7 +150,7 @@ class RegtestWorld:
         self._charge(fee)
 
     def fail_next(self) -> None:
-        """The next payment would cost more than anybody pays."""
+        """The next payment finds no route."""
         self._fails = True
 
     def lose_next_reply(self) -> None:
@@ -158,7 +168,7 @@ class RegtestWorld:
         while self.received(invoice) == NOTHING:
             assert time.monotonic() < until, "the payment does not arrive"
             time.sleep(_BETWEEN_S)
-        while not self.regtest.buyer.has_paid(invoice.payment_hash):
+        while not self.has_proof(invoice):
             assert time.monotonic() < until, "the proof does not arrive"
             time.sleep(_BETWEEN_S)
 
@@ -167,6 +177,10 @@ class RegtestWorld:
 
     def _is_paying(self, invoice: Invoice) -> bool:
         return attempts(self.regtest.buyer).get(invoice.payment_hash.hex()) == "IN_FLIGHT"
+
+    def has_proof(self, invoice: Invoice) -> bool:
+        """Whether who paid knows that it has arrived."""
+        return self.regtest.buyer.has_paid(invoice.payment_hash)
 
     def _let_go(self) -> None:
         self.regtest.seller.node.go_on()

@@ -231,6 +231,10 @@ class NostrWalletConnect:
             return Failed(reason="the wallet's connection is not allowed to pay (pay_invoice)")
         if self.network not in (None, invoice.network):
             return Failed(reason=f"the invoice is for {invoice.network}, the wallet is on {self.network}")
+        if invoice.expires_at <= self._clock():  # refused with PAYMENT_FAILED, an Electrum says no more of it than that
+            earlier = yield from self.lookup_payment(invoice.payment_hash)
+            unheard = isinstance(earlier, Unresolved) and not earlier.known
+            return Failed(reason="the invoice has expired") if unheard else earlier
         asked: dict[str, Json] = {"invoice": invoice.text}
         answer = yield from self._request("pay_invoice", asked, within=self._pay_within, expires=True)
         if not answer.sent:
@@ -238,10 +242,13 @@ class NostrWalletConnect:
         if answer.result is None and not answer.code:
             return Unresolved(reason=answer.complaint)
         preimage = None if answer.result is None else preimage_of(answer.result, "preimage", invoice.payment_hash)
-        if preimage is not None and answer.result is not None:
+        if preimage is not None and answer.result is not None and "fees_paid" in answer.result:
             return Paid(preimage=preimage, fee=fee_of(answer.result))
         looked = yield from self._look_up(invoice.payment_hash)
-        return _judged(answer, looked, outcome_of(looked, invoice.payment_hash))
+        found = outcome_of(looked, invoice.payment_hash)
+        if preimage is not None:  # Electrum tells the fee only when it is looked up
+            return found if isinstance(found, Paid) else Paid(preimage=preimage, fee=NOTHING)
+        return _judged(answer, looked, found)
 
     def lookup_payment(self, payment_hash: bytes) -> Conversation[PayOutcome]:
         """What became of a payment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,10 +12,11 @@ import structlog
 
 from farebox.catalog.price import Price
 from farebox.catalog.routes import FREE
-from farebox.cli.config import Config
+from farebox.cli.config import Config, Settle
 from farebox.cli.output import tell
 from farebox.cli.sandbox_api import Wallets
 from farebox.cli.state import write_private
+from farebox.core.ports import Capability, Receiver
 
 log = structlog.get_logger("farebox")
 
@@ -50,6 +52,18 @@ def write_state(file: Path, *, url: str, wallets: Wallets | None, store: str) ->
         "store": store,
     }
     write_private(file, json.dumps(state))
+
+
+def warn_of_what_is_not_held(config: Config, receivers: Sequence[Receiver]) -> None:
+    """A line for each node that can't hold what it is paid, where a route is to be paid on success."""
+    routes = [line.path for line in config.route if line.settle is Settle.ON_SUCCESS]
+    for receiver in receivers if routes else ():
+        if Capability.HOLD not in receiver.capabilities:
+            tell(
+                f"warning: {receiver.name} can't hold what it is paid, so {', '.join(routes)} is paid first there "
+                "(docs/pay-on-success.md)",
+                style="yellow",
+            )
 
 
 async def warn_of_silent_upstreams(config: Config) -> None:

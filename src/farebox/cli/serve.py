@@ -25,7 +25,7 @@ import structlog
 
 from farebox.catalog.capability import Capability
 from farebox.catalog.routes import Route
-from farebox.cli.announcement import announce, warn_of_silent_upstreams, write_state
+from farebox.cli.announcement import announce, warn_of_silent_upstreams, warn_of_what_is_not_held, write_state
 from farebox.cli.config import Config, RouteConfig, Settle
 from farebox.cli.credential import ask_again, check_credentials
 from farebox.cli.housekeeping import keep_house
@@ -123,6 +123,8 @@ async def opened_gate(config: Config, folder: Path, lent: Lent | None = None) ->
         if not lent.receivers and not config.allow_spending_key:
             for receiver in await check_credentials(gate):
                 stack.callback(asyncio.create_task(ask_again(gate, receiver)).cancel)
+        if not lent.receivers:
+            warn_of_what_is_not_held(config, receivers)
         yield OpenGate(gate=gate, store=store, sandbox=sandbox, watch=watch, keys=keys, books=books)
 
 

@@ -52,6 +52,14 @@ class SandboxWorld:
         """The buyer pays."""
         self.sandbox.buyer.pay(invoice, fee_limit=None)
 
+    def pay_into_hold(self, invoice: Invoice) -> None:
+        """The buyer pays, and does not wait."""
+        self.pay(invoice)
+
+    def payers_funds(self) -> Amount:
+        """What the buyer has."""
+        return self.sandbox.buyer.funds()
+
     def invoice(self, amount: Amount, *, expires_in: timedelta) -> Invoice:
         """A new invoice of the seller's."""
         return self.sandbox.seller.issue(amount, description="a test", expires_in=expires_in)

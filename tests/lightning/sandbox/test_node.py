@@ -16,6 +16,7 @@ from farebox.core.secret import Secret
 from farebox.http.converse import converse
 from farebox.lightning.sandbox import Sandbox, Trouble
 from farebox.testing.backends import PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
+from farebox.testing.hold_invoices import HoldSuite
 from farebox.testing.sandbox_world import SandboxWorld
 from farebox.testing.settlement_streams import StreamSuite
 
@@ -27,6 +28,10 @@ class _Conformance:
 
 
 class TestSeller(_Conformance, ReceiverSuite):
+    pass
+
+
+class TestHolding(_Conformance, HoldSuite):
     pass
 
 

@@ -282,7 +282,8 @@ class SandboxNode:
         yield from ()
         self._check_reachable()
         try:
-            move()
+            if self.invoice_status(payment_hash).state is not InvoiceState.UNKNOWN:
+                move()
             return self.invoice_status(payment_hash)
         except sqlite3.Error:
             raise NodeUnavailable("the sandbox file can't be written") from None

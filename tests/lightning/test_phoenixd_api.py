@@ -213,6 +213,25 @@ def test_a_hold_invoice_shows_no_preimage_before_it_is_settled(ask: Asked, sandb
     assert (False, "00" * 32) == (told["isPaid"], told["preimage"])
 
 
+@pytest.mark.parametrize(("taken", "told"), [(True, "paymentPreimage"), (False, "reason")])
+def test_a_payment_that_is_held_is_answered_when_that_has_ended(
+    ask: Asked, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, taken: bool, told: str
+) -> None:
+    preimage = Secret(b"\x07" * 32)
+    payment_hash = hashlib.sha256(preimage.reveal()).digest()
+    invoice = sandbox.seller.issue_held(PRICE, payment_hash=payment_hash, description="", expires_in=TEN_MINUTES)
+    looked = sandbox.buyer.find_transfer
+
+    def look(asked_for: bytes) -> Any:
+        found = looked(asked_for)
+        if found is not None:  # it is held: its payee ends it at the first look
+            sandbox.seller.settle(preimage) if taken else sandbox.seller.cancel(payment_hash)
+        return found
+
+    monkeypatch.setattr(sandbox.buyer, "find_transfer", look)
+    assert told in ask("POST", "/payinvoice", invoice=invoice.text).json()
+
+
 def test_an_outgoing_payment_has_the_members_of_phoenixd(ask: Asked, sandbox: Sandbox, clock: Any) -> None:
     sandbox.buyer.fee = Amount.msats(4_084)
     invoice = issue(sandbox)

@@ -30,7 +30,7 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, decode
 from farebox.core.errors import MalformedAmount, MalformedInvoice
 from farebox.core.exchange import HASH_BYTES, Json
-from farebox.core.ports import Failed, InvoiceState, Paid, Unresolved
+from farebox.core.ports import Failed, InvoiceState, Paid, PayOutcome, Unresolved
 from farebox.lightning.phoenixd_feed import feed, refuse
 from farebox.lightning.sandbox import Sandbox, SandboxNode
 from farebox.lightning.sandbox.transfer import TransferState, to_ms
@@ -56,6 +56,7 @@ _SPENDING: Final = frozenset(
 )
 _VERSION: Final = "0.6.0-sandbox"
 _UNAUTHENTICATED: Final = "Invalid authentication (use basic auth with the http password set in phoenix.conf)"
+_HELD_FOR: Final = timedelta(seconds=90)
 _ALREADY_PAID: Final = "this invoice has already been paid"
 _ALREADY_IN_PROGRESS: Final = "another payment is in progress for that invoice"
 
@@ -161,7 +162,10 @@ async def _answer(access: _Access, scope: Scope, receive: Receive) -> Json:
     query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
     form = await _read_form(receive) if method == "POST" else {**query, "paymentHash": argument}
     if endpoint is _pay_invoice:  # in a thread, for the disk is waited for, and a shop may live in the same event loop
-        return await asyncio.to_thread(endpoint, node, form)
+        try:
+            return await asyncio.to_thread(endpoint, node, form)
+        except ReplyLost:  # phoenixd waits, too, while a payment is held
+            return _paid(_invoice(form), await node.ended(_invoice(form), within=_HELD_FOR))
     return endpoint(node, form)
 
 
@@ -229,7 +233,12 @@ def _pay_invoice(node: SandboxNode, form: Form) -> Json:
     if earlier is not None and earlier.state is not TransferState.FAILED:
         paid_already = earlier.state is TransferState.PAID
         return {"paymentHash": payment_hash, "reason": _ALREADY_PAID if paid_already else _ALREADY_IN_PROGRESS}
-    match node.pay(invoice, fee_limit=None):
+    return _paid(invoice, node.pay(invoice, fee_limit=None))
+
+
+def _paid(invoice: Invoice, outcome: PayOutcome) -> Json:
+    payment_hash = invoice.payment_hash.hex()
+    match outcome:
         case Paid(preimage=preimage, fee=fee):
             return {
                 "recipientAmountSat": (invoice.amount or NOTHING).in_sats_floor(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -9,7 +10,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -42,6 +43,7 @@ _MOST_REMEMBERED: Final = 8192
 _MOST_SETTLEMENTS: Final = 500
 _NAME_DIGITS: Final = 16
 _SECRET_BYTES: Final = 32
+_LOOK_EVERY_S: Final = 0.05
 
 
 class SandboxNode:
@@ -245,6 +247,19 @@ class SandboxNode:
         if Trouble.LOSE_REPLY in trouble:
             return Unresolved(reason="the reply was lost")
         return _outcome(transfer)
+
+    async def ended(self, invoice: Invoice, *, within: timedelta) -> PayOutcome:
+        """What became of a payment that its payee holds, when that has ended it; at once where it holds none."""
+        payee, outcome = self._world.get(invoice.payee), Unresolved(reason="the reply was lost")
+        if payee is None or not payee.holds_for(invoice):
+            return outcome
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within.total_seconds()):
+                while (transfer := self.find_transfer(invoice.payment_hash)) is not None:
+                    if not isinstance(found := _outcome(transfer), Unresolved):
+                        return found
+                    await asyncio.sleep(_LOOK_EVERY_S)
+        return outcome
 
     def find_transfer(self, payment_hash: bytes) -> Transfer | None:
         """A payment by this node, as it stands."""

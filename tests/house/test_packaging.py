@@ -39,7 +39,7 @@ def test_a_script_can_be_run_and_is_whole(root: Path, script: str) -> None:
 
 
 def test_continuous_integration_runs_what_a_developer_runs(root: Path) -> None:
-    assert (root / ".ci/run").read_text().splitlines()[-1] == "exec ./scripts/test"
+    assert (root / ".ci/run").read_text().splitlines()[-1] == "./scripts/test && ./scripts/test --lightning"
 
 
 @pytest.mark.parametrize(("script", "argument"), [("scripts/test", "-k"), ("scripts/setup", "everything")])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -577,3 +578,33 @@ def test_a_cursor_at_an_instant_is_that_instant_in_milliseconds(node: Phoenixd) 
     at = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)
     assert (str(round(at.timestamp() * 1000 - 0.5)), []) == tell(node.cursor_at(at))
     assert ("0", []) == tell(node.cursor_at(datetime(1960, 1, 1, tzinfo=UTC)))
+
+
+def test_a_webhook_call_is_taken_only_when_phoenixd_has_signed_it() -> None:
+    body = b'{"type": "payment_received", "amountSat": 21, "paymentHash": "' + b"ab" * 32 + b'"}'
+    signature = hmac.digest(b"a secret", body, "sha256").hex()
+    hooked = Phoenixd.from_url("phoenixd+http://:p@127.0.0.1:9740?webhook-secret=a%20secret")
+    assert hooked.is_hooked
+    assert bytes.fromhex("ab" * 32) == hooked.called_about({"x-phoenix-signature": signature}, body)
+    for headers in ({}, {"x-phoenix-signature": ""}, {"x-phoenix-signature": "é"}, {"x-phoenix-signature": "0" * 64}):
+        assert hooked.called_about(headers, body) is None
+    assert hooked.called_about({"x-phoenix-signature": signature}, body + b" ") is None
+
+
+def test_a_signed_call_that_is_not_about_a_payment_is_about_nothing() -> None:
+    hooked = Phoenixd.from_url("phoenixd+http://:p@127.0.0.1:9740?webhook-secret=s")
+    for body in (b"", b"[]", b"{}", b'{"type": "payment_received", "paymentHash": 7}', b'{"type": "payment_sent"}'):
+        signature = hmac.digest(b"s", body, "sha256").hex()
+        assert hooked.called_about({"x-phoenix-signature": signature}, body) is None
+
+
+def test_without_a_secret_no_call_is_taken() -> None:
+    plain = Phoenixd.from_url("phoenixd+http://:p@127.0.0.1:9740")
+    assert not plain.is_hooked
+    assert plain.called_about({"x-phoenix-signature": hmac.digest(b"", b"", "sha256").hex()}, b"") is None
+
+
+@pytest.mark.parametrize("behind", ["?webhook-secret=", "?secret=s", "?webhook-secret=a&webhook-secret=b", "?x"])
+def test_what_else_stands_behind_the_url_is_refused(behind: str) -> None:
+    with pytest.raises(WalletError):
+        Phoenixd.from_url(f"phoenixd+http://:p@127.0.0.1:9740{behind}")

@@ -1,4 +1,4 @@
-"""Pay on success as a buyer sees it: a gateway over the sandbox, and a client whose wallet waits for the end of a call."""
+"""Pay on success as a buyer sees it: a gateway over the sandbox, and a client whose wallet waits for its end."""
 
 from __future__ import annotations
 

@@ -8,12 +8,13 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from farebox.core.amount import Amount
+from farebox.core.node import Receiver
 from farebox.core.payment import Payment
 
 if TYPE_CHECKING:
@@ -98,6 +99,21 @@ class SettlementNotices(Protocol):
         """What was paid lately, as soon as there is something, looked up; waited for at most so long.
 
         Nothing, at once, where the backend does not tell. Raises NodeUnavailable.
+        """
+
+
+@runtime_checkable
+class SettlementHook(Receiver, Protocol):
+    """A Receiver that calls the shop when something was paid, where its operator has told it to."""
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether calls of its own can be told from anybody's."""
+
+    def called_about(self, headers: Mapping[str, str], body: bytes) -> bytes | None:
+        """The payment hash that a call names; None for one that is not the backend's own, or about something else.
+
+        headers: names in lower case. What was paid is still for the look-up to say.
         """
 
 

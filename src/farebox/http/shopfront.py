@@ -13,12 +13,14 @@ from farebox.catalog.path import canonical
 from farebox.catalog.routes import Route, RouteTable
 from farebox.core.errors import CallerError, MethodUnknown, RouteUnknown
 from farebox.gate import Gate
+from farebox.gate.hooks import Hooks
 from farebox.http import problem
 from farebox.http.documents import Documents
 from farebox.http.manners import Manners
 from farebox.http.paywall import Paywall, refuse
 from farebox.http.rates import Rates
 from farebox.http.request import AsgiApp, Receive, Scope, Send, raw_path, read_body
+from farebox.http.webhook import WEBHOOK_PATH, Webhook
 
 
 class Counter:
@@ -95,7 +97,9 @@ def shopfront(
 
     counter = Counter(served, most_body=manners.most_body)
     paywall = Paywall(counter, gate=gate, routes=routes, manners=manners, check=check, rates=rates)
-    return Documents(paywall, gate=gate, routes=routes, rates=rates)
+    app: AsgiApp = Documents(paywall, gate=gate, routes=routes, rates=rates)
+    hooks = Hooks(ledger=gate.ledger, receivers=gate.receivers, converse=gate.converse, within=gate.terms.mint_within)
+    return Webhook(app, hooks) if hooks and not any(route.path == WEBHOOK_PATH for route in routes) else app
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ Rules
    (`routingFeeSat`, whole satoshis, rounded down by phoenixd; a look-up tells it to the millisatoshi).
 5. The password goes nowhere but into the `Authorization` header.
 6. What it received is what it lists. Its websocket only says when to read the list again; without one, and in any case
-   after a while, it is read again all the same.
+   after a while, it is read again all the same. Its webhook only says which invoice to look up.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Final, Self
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network, decode
@@ -41,10 +40,23 @@ from farebox.core.ports import (
 )
 from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements
-from farebox.lightning.reply import Told, count, hash_of, msats, preimage_of, read_list, read_object, sats, text
+from farebox.lightning.phoenixd_webhook import read_webhook
+from farebox.lightning.reply import (
+    Told,
+    count,
+    hash_of,
+    msats,
+    network_of,
+    preimage_of,
+    read_list,
+    read_object,
+    sats,
+    text,
+)
 
 CAPABILITIES: Final = frozenset({Capability.DESCRIPTION_HASH, Capability.LOOKUP, Capability.STREAM})
 _FORM: Final = "phoenixd+http://:PASSWORD@HOST:PORT"
+_HOOK: Final = "webhook-secret"
 _MOST_DESCRIPTION_UNITS: Final = 128  # phoenixd counts UTF-16 units
 _MOST_REASON: Final = 200
 _PAGE: Final = 300  # of 2 KB at most, of which a reply may have 1 MiB
@@ -54,16 +66,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _ANSWER_WITHIN: Final = timedelta(seconds=10)
 _PAY_WITHIN: Final = timedelta(seconds=90)  # phoenixd answers when the payment has ended, however long that takes
-_NETWORKS: Final = MappingProxyType(
-    {
-        "mainnet": Network.MAINNET,
-        "testnet": Network.TESTNET,
-        "testnet3": Network.TESTNET,
-        "testnet4": Network.TESTNET,
-        "signet": Network.SIGNET,
-        "regtest": Network.REGTEST,
-    }
-)
 _OK, _NO_CONTENT, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 204, 400, 401, 403, 404
 _FORBIDDEN_TO_PAY: Final = "phoenixd refuses the password; to pay it has to be the `http-password` of its phoenix.conf"
 _NO_PROOF: Final = "phoenixd says that it paid and does not prove it"
@@ -77,8 +79,9 @@ class Phoenixd:
     private networks.
     """
 
-    def __init__(self, *, base_url: str, password: Secret[str]) -> None:
+    def __init__(self, *, base_url: str, password: Secret[str], webhook_secret: Secret[str] | None = None) -> None:
         self._base_url = base_url.rstrip("/")
+        self._webhook_secret = webhook_secret
         told = base64.b64encode(b":" + password.reveal().encode()).decode()
         self._authorization = Secret(f"authorization: Basic {told}")
         self._headers = Secret(
@@ -88,22 +91,32 @@ class Phoenixd:
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """Read `phoenixd+http://:password@host:port` or `phoenixd+https://…`. Raises WalletError."""
+        """Read `phoenixd+http://:password@host:port` or `phoenixd+https://…`. Raises WalletError.
+
+        `?webhook-secret=…` is that of phoenixd's `phoenix.conf`, where it is to call the shop.
+        """
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
             raise WalletError(f"a phoenixd node is written as {_FORM}") from None
         host = parts.hostname
-        if not host or parts.scheme not in {"phoenixd+http", "phoenixd+https"} or parts.query or parts.fragment:
+        if not host or parts.scheme not in {"phoenixd+http", "phoenixd+https"} or parts.fragment:
             raise WalletError(f"a phoenixd node is written as {_FORM}")
+        given = parse_qsl(parts.query, keep_blank_values=True)
+        if [name for name, _ in given] not in ([], [_HOOK]) or not all(value for _, value in given):
+            raise WalletError(f"a phoenixd node is written as {_FORM}, and behind it at most ?{_HOOK}=…")
         if not parts.password:
             raise WalletError(f"the phoenixd URL has no password: {_FORM}")
         address = f"[{host}]" if ":" in host else host
         if port is not None:
             address += f":{port}"
         scheme = parts.scheme.removeprefix("phoenixd+")
-        return cls(base_url=f"{scheme}://{address}{quote(parts.path)}", password=Secret(unquote(parts.password)))
+        return cls(
+            base_url=f"{scheme}://{address}{quote(parts.path)}",
+            password=Secret(unquote(parts.password)),
+            webhook_secret=next((Secret(value) for _, value in given), None),
+        )
 
     @classmethod
     def open_receiver(cls, url: str) -> Self:
@@ -129,6 +142,15 @@ class Phoenixd:
     def capabilities(self) -> Capabilities:
         """It knows whole satoshis only, and no limit for the fee."""
         return CAPABILITIES
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether the secret of its webhook is known."""
+        return self._webhook_secret is not None
+
+    def called_about(self, headers: Mapping[str, str], body: bytes) -> bytes | None:
+        """The payment hash in a call that phoenixd has signed with the secret of its webhook."""
+        return None if self._webhook_secret is None else read_webhook(self._webhook_secret, headers, body)
 
     # --- being paid ---------------------------------------------------------------------------------------------------
 
@@ -217,7 +239,7 @@ class Phoenixd:
         """Its chain, and what its channels can still take. Raises NodeUnavailable."""
         reply = yield self._call("GET", "/getinfo")
         told = _sensible(reply)
-        self._network = _NETWORKS.get(text(told, "chain") or "")
+        self._network = network_of(told, "chain")
         channels = told.get("channels")
         inbound = None
         if isinstance(channels, list) and all(isinstance(each, dict) for each in channels):
@@ -333,7 +355,7 @@ class Phoenixd:
             return None
         reply = yield self._call("GET", "/getinfo")
         told = read_object(reply.body) if reply.status == _OK else None
-        self._network = None if told is None else _NETWORKS.get(text(told, "chain") or "")
+        self._network = None if told is None else network_of(told, "chain")
         return reply if self._network is None else None
 
     def _call(

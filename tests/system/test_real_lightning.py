@@ -86,9 +86,7 @@ async def test_a_node_that_is_killed_makes_503_and_never_a_free_answer_and_nothi
         by_hash = await payer.http.post(shop.url, content="before", headers={"x-payment-hash": asked["payment_hash"]})
     finally:
         await asyncio.to_thread(regtest.seller.node.start)
-        await asyncio.to_thread(
-            regtest.buyer.node.wait_for, lambda: regtest.buyer.has_channels(1), "has its channel again"
-        )
+        await asyncio.to_thread(regtest.wait_for_channels)
     began = time.monotonic()
     while (await payer.http.post(shop.url, content="new")).status_code != 402:
         assert time.monotonic() - began < BACK_WITHIN_S
@@ -114,7 +112,17 @@ async def test_the_shops_credential_can_not_spend(regtest: Regtest, lines: Lines
 async def test_a_shop_does_not_open_with_a_credential_that_can_spend(
     regtest: Regtest, farebox: Any, writer_url: str
 ) -> None:
-    told = farebox("serve", "--upstream", writer_url, "--price", "21sat", "--receiver", regtest.seller.url())
+    told = farebox(
+        "serve",
+        "--upstream",
+        writer_url,
+        "--price",
+        "21sat",
+        "--receiver",
+        regtest.seller.url(),
+        "--listen",
+        "127.0.0.1:0",
+    )
     assert 1 == told.returncode
     assert "lncli bakemacaroon" in told.stderr
     assert "Traceback" not in told.stderr

@@ -50,7 +50,9 @@ def test_a_call_is_paid_over_a_channel(
 def test_a_shop_does_not_open_with_a_connection_that_can_pay(
     electrum: RealElectrum, farebox: Any, writer_url: str
 ) -> None:
-    told = farebox("serve", "--upstream", writer_url, "--price", "21sat", "--receiver", electrum.uri)
+    told = farebox(
+        *("serve", "--upstream", writer_url, "--price", "21sat", "--receiver", electrum.uri, "--listen", "127.0.0.1:0")
+    )
     assert 1 == told.returncode
     assert "--allow-spending-key" in told.stderr
     assert "Traceback" not in told.stderr

@@ -202,11 +202,11 @@ class Lightning:
         told = self.ask("/v1/getinfo")
         return told["synced_to_chain"] is True and int(told["block_height"]) >= height
 
-    def has_channels(self, count: int) -> bool:
-        """Whether it can use so many channels, and knows of all there are."""
-        active = self.ask("/v1/channels?active_only=true")["channels"]
+    def has_channels(self, *others: Lightning) -> bool:
+        """Whether it can use a channel with each of these nodes, and knows of all that there are in the row."""
+        active = {each["remote_pubkey"] for each in self.ask("/v1/channels?active_only=true")["channels"]}
         known = [each for each in self._edges() if each["node1_policy"] and each["node2_policy"]]
-        return len(active) == count and len(known) == CHANNELS
+        return active >= {other.key for other in others} and len(known) >= CHANNELS
 
     def knows_fee(self, key: str, fee: Amount) -> bool:
         """Whether it has heard that a node asks for so much in every channel."""
@@ -357,6 +357,12 @@ class Regtest:
             each.node.wait_for(lambda each=each: each.knows_fee(self.hub.key, fee), "knows the hub's fee")  # type: ignore[misc]
             each.ask("/v2/router/mc/reset", {})
 
+    def wait_for_channels(self) -> None:
+        """Returns when every node can use its channels."""
+        for each in self.nodes:
+            others = (self.seller, self.buyer) if each is self.hub else (self.hub,)
+            each.node.wait_for(partial(each.has_channels, *others), "has its channels")
+
     def _start(self) -> None:
         self.bitcoind.node.start()
         self.bitcoind.ask("createwallet", "miner")
@@ -368,9 +374,7 @@ class Regtest:
         for opener, other in ((self.buyer, self.hub), (self.hub, self.seller)):
             opener.open_channel(other)
         self.mine(6)
-        for each in self.nodes:
-            channels = 2 if each is self.hub else 1
-            each.node.wait_for(partial(each.has_channels, channels), "has its channels")
+        self.wait_for_channels()
         self.charge(NOTHING)
         for payer, payee in ((self.buyer, self.seller), (self.seller, self.buyer)):
             # A channel that is said to be active may refuse for a moment still.

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from hashlib import sha256
 from typing import Final, TypeVar
 
@@ -77,8 +76,7 @@ def bring_back(regtest: Regtest, node: Lightning) -> None:
     for opener, other in ((regtest.buyer, regtest.hub), (regtest.hub, regtest.seller)):
         with suppress(Refused):  # because they have found each other by themselves
             opener.ask("/v1/peers", {"addr": {"pubkey": other.key, "host": f"127.0.0.1:{other.peer}"}, "timeout": "5"})
-    for each, channels in ((regtest.buyer, 1), (regtest.hub, 2), (regtest.seller, 1)):
-        each.node.wait_for(partial(each.has_channels, channels), "has its channels again")
+    regtest.wait_for_channels()
 
 
 def attempts(node: Lightning) -> dict[str, str]:

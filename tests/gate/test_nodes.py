@@ -43,14 +43,16 @@ PAID = InvoiceStatus(state=InvoiceState.PAID, received=PRICE)
 class Moody(SilentNode):
     """A node that may hang, refuse, or make another invoice than was asked for. minted: how often it was asked for one.
 
-    late: its network, which is not known before it has made an invoice.
+    late: its network, which is not known before it has made an invoice. repeats: it makes the same one each time.
     """
 
     hangs: bool = False
     refuses: bool = False
     asks_for: Amount | None = None
     late: Network | None = None
+    repeats: bool = False
     minted: int = 0
+    first: Invoice | None = None
 
     def create_invoice(self, amount: Amount, *, description: str, expires_in: timedelta) -> Conversation[Invoice]:
         self.minted += 1
@@ -59,9 +61,11 @@ class Moody(SilentNode):
         if self.refuses:
             raise WalletError("it has no room to receive")
         self.network = self.late or self.network
-        return (
-            yield from super().create_invoice(self.asks_for or amount, description=description, expires_in=expires_in)
+        made = yield from super().create_invoice(
+            self.asks_for or amount, description=description, expires_in=expires_in
         )
+        self.first = self.first or made
+        return self.first if self.repeats else made
 
     def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
         if self.hangs:
@@ -128,6 +132,16 @@ def test_where_the_first_fails_the_next_makes_the_invoice_and_the_first_is_soon_
     assert (3, 5) == (first.minted, second.minted)
     assert ["the first"] * 3 == [each.node for each in told if isinstance(each, NodePassedOver)]
     assert {"the first", "the second"} == {each.node for each in told if isinstance(each, Ended)}
+
+
+def test_an_invoice_that_a_node_made_before_is_none() -> None:
+    first, second = moody(repeats=True)
+
+    async def story() -> list[str]:
+        nodes = nodes_of(first, second)
+        return [(await nodes.mint(ORDER))[1] for _ in range(3)]
+
+    assert ["the first", "the second", "the second"] == run(story())
 
 
 def test_a_node_that_hangs_leaves_half_the_time_to_the_next_and_costs_nothing_from_then_on() -> None:

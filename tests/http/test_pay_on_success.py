@@ -14,9 +14,10 @@ from farebox.catalog.routes import Route, RouteTable
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import decode
 from farebox.core.errors import NodeUnavailable
+from farebox.core.escrow import EscrowState
 from farebox.core.node import Capability
 from farebox.core.payment import PaymentState
-from farebox.core.ports import Failed, InvoiceState, Paid, Unresolved
+from farebox.core.ports import Failed, InvoiceState, InvoiceStatus, Paid, Unresolved
 from farebox.gate import Terms
 from farebox.http import held
 from farebox.http.converse import converse
@@ -41,6 +42,7 @@ class Shop:
     market: Market
     service: Service
     http: httpx.AsyncClient
+    paywall: Paywall
 
     async def ask(self, **headers: str) -> Any:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -77,16 +79,30 @@ class Shop:
         return await self.ask(authorization=f"L402 {asked['macaroon']}:{preimage.hex()}")
 
 
+def _hash(asked: Any) -> bytes:
+    return bytes.fromhex(asked["payment_hash"])
+
+
 @asynccontextmanager
-async def opened(service: Service | None = None, **route: Any) -> AsyncIterator[Shop]:
+async def opened(
+    service: Service | None = None, addresses: list[str] | None = None, **route: Any
+) -> AsyncIterator[Shop]:
+    """A shop; addresses: those of its callers, one call after the other."""
     market = Market.open(terms=Terms(free_calls=0))
     sold = service or Service()
     routes = RouteTable([Route(method="POST", path=PATH, price=PRICE, on_success=True, **route)])
     paywall = Paywall(sold, gate=market.gate, routes=routes)
-    transport = httpx.ASGITransport(app=paywall)
+    left = iter(addresses or [])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await paywall(
+            {**scope, "client": (next(left, "127.0.0.1" if not addresses else addresses[-1]), 1)}, receive, send
+        )
+
+    transport = httpx.ASGITransport(app=app)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
-            yield Shop(market, sold, http)
+            yield Shop(market, sold, http, paywall)
     finally:
         await market.close()
 
@@ -275,11 +291,158 @@ async def test_while_the_node_is_away_nothing_is_given_and_nothing_is_lost() -> 
         assert before - PRICE == shop.funds
 
 
-async def test_more_calls_than_are_kept_are_turned_away_before_they_are_paid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held, "_MOST_CALLS", 0)
+async def test_when_there_are_too_many_calls_the_oldest_of_whoever_has_most_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(held, "_MOST_CALLS", 3)
+    async with opened(addresses=["192.0.2.1", *["192.0.2.2"] * 3]) as shop:
+        honest, first, *others = [await shop.challenged() for _ in range(4)]
+        for asked in (honest, first, *others):
+            shop.pay(asked)
+        for asked in (honest, *others):
+            assert isinstance(await shop.outcome(asked), Paid)
+        assert isinstance(converse(shop.market.sandbox.buyer.lookup_payment(_hash(first))), Unresolved)
+
+
+async def test_many_calls_of_one_client_do_not_keep_another_waiting() -> None:
+    async with opened(addresses=[*["192.0.2.2"] * 15, "192.0.2.1"]) as shop:
+        calls = shop.paywall._held
+        for _ in range(16):
+            await shop.challenged()
+        due = calls._due(asyncio.get_running_loop().time() + 1)
+        assert {"192.0.2.1/32", "192.0.2.2/32"} == {calls._kept[each].client for each in due}
+
+
+async def test_a_call_that_is_asked_for_twice_has_two_invoices_and_each_runs_the_call_that_it_was_made_for() -> None:
     async with opened() as shop:
-        answer = await shop.ask()
-        assert (503, "gate-overloaded") == (answer.status_code, answer.json()["error"])
+        first, second = await shop.ask(cookie="session=alice"), await shop.ask()
+        assert first.json()["payment_hash"] != second.json()["payment_hash"]
+        shop.pay(second.json())
+        assert isinstance(await shop.outcome(second.json()), Paid)
+        assert [b"cookie" in dict(scope["headers"]) for scope in shop.service.seen] == [False]
+
+
+def _answers(*parts: bytes, kind: bytes = b"application/octet-stream", dies: bool = False) -> Any:
+    """A service that answers in parts."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        if dies:
+            raise RuntimeError
+        await send({"type": "http.response.body", "body": b""})
+
+    return serve
+
+
+@pytest.mark.parametrize("kind", [b"application/octet-stream", b"text/event-stream"])
+async def test_of_what_is_held_nothing_is_given_before_it_is_paid(kind: bytes) -> None:
+    """Whether it breaks off, or is too large to be kept, its buyer has nothing and has paid nothing."""
+    for service in (
+        _answers(bytes(2**20), bytes(2**20), kind=kind, dies=True),
+        _answers(*[bytes(2**20)] * 18, kind=kind),
+    ):
+        async with opened(service) as shop:
+            asked, before = await shop.challenged(), shop.funds
+            shop.pay(asked)
+            answer = await shop.ask(x_payment_hash=asked["payment_hash"])
+            assert (502, "payment-returned") == (answer.status_code, answer.json()["error"])
+            assert isinstance(await shop.outcome(asked), Failed)
+            assert before == shop.funds
+
+
+@pytest.mark.parametrize("kind", [b"application/octet-stream", b"text/event-stream"])
+async def test_a_long_answer_is_given_whole_to_whoever_shows_the_payment_hash(
+    monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(held.HeldCalls, "keep", lambda *_: None)
+    async with opened(_answers(b"a" * 2**20, b"b" * 2**20, kind=kind)) as shop:
+        asked = await shop.challenged()
+        shop.pay(asked)
+        answer = await shop.ask(x_payment_hash=asked["payment_hash"])
+        assert (200, 2 * 2**20, str(2 * 2**20)) == (
+            answer.status_code,
+            len(answer.content),
+            answer.headers["content-length"],
+        )
+        assert isinstance(await shop.outcome(asked), Paid)
+
+
+async def test_who_is_refused_again_and_again_pays_first_for_a_while() -> None:
+    async with opened(Service(status=422)) as shop:
+        for _ in range(11):
+            asked = await shop.challenged()
+            assert "on-success" == asked["settle"]
+            shop.pay(asked)
+            assert isinstance(await shop.outcome(asked), Failed)
+        asked = await shop.challenged()
+        assert "settle" not in asked
+        assert isinstance(shop.pay(asked), Paid)
+
+
+async def test_that_calls_fail_counts_for_nobody() -> None:
+    async with opened(Service(failing=15)) as shop:
+        for _ in range(15):
+            asked = await shop.challenged()
+            shop.pay(asked)
+            assert isinstance(await shop.outcome(asked), Failed)
+        assert "on-success" == (await shop.challenged())["settle"]
+
+
+async def test_what_the_node_does_not_know_is_asked_for_again_until_a_day_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy in front of it, or another one in its place, may say so."""
+    async with opened(Service(held=True)) as shop:
+        asked = await shop.challenged()
+        shop.pay(asked)
+        await asyncio.wait_for(shop.service.entered.wait(), SOON_S)
+
+        def unknown(*_: object) -> Any:
+            return InvoiceStatus(state=InvoiceState.UNKNOWN)
+            yield
+
+        with monkeypatch.context() as strange:
+            strange.setattr(shop.market.sandbox.seller, "settle_invoice", unknown)
+            shop.service.go_on.set()
+            while EscrowState.READY is not await shop.market.gate.ledger.find_escrow(_hash(asked)):
+                await asyncio.sleep(0.01)
+            shop.market.clock.pass_by(timedelta(seconds=11))
+            await shop.market.gate.escrows.end_due()
+            assert EscrowState.READY is await shop.market.gate.ledger.find_escrow(_hash(asked))
+        shop.market.clock.pass_by(timedelta(seconds=11))
+        await shop.market.gate.escrows.end_due()
+        assert isinstance(await shop.outcome(asked), Paid)
+
+
+async def test_an_escrow_of_no_node_is_given_up_after_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened() as shop:
+        asked = await shop.challenged()
+
+        def unknown(*_: object) -> Any:
+            return InvoiceStatus(state=InvoiceState.UNKNOWN)
+            yield
+
+        monkeypatch.setattr(shop.market.sandbox.seller, "cancel_invoice", unknown)
+        shop.market.clock.pass_by(timedelta(minutes=11))
+        await shop.market.gate.escrows.end_due()
+        assert EscrowState.RETURNING is await shop.market.gate.ledger.find_escrow(_hash(asked))
+        shop.market.clock.pass_by(timedelta(days=1))
+        await shop.market.gate.escrows.end_due()
+        assert await shop.market.gate.ledger.find_escrow(_hash(asked)) is None
+
+
+async def test_what_a_renamed_node_holds_goes_back_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held.HeldCalls, "keep", lambda *_: None)
+    async with opened() as shop:
+        asked, before = await shop.challenged(), shop.funds
+        shop.pay(asked)
+        shop.market.gate.escrows._nodes._nodes[0].name = "the same node at another address"
+        shop.market.clock.pass_by(timedelta(minutes=11))
+        await shop.market.gate.escrows.end_due()
+        assert isinstance(await shop.outcome(asked), Failed)
+        assert before == shop.funds
 
 
 class Died(BaseException):

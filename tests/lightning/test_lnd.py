@@ -183,6 +183,12 @@ def test_only_a_settled_invoice_has_received_anything_whatever_preimage_is_shown
     assert status == tell(NODE.cancel_invoice(PAYMENT_HASH), FORBIDDEN, said(**shown))[0]
 
 
+@pytest.mark.parametrize("body", [b"", b"404 page not found", b"<html>", b"{}", b'{"message": "not found"}'])
+def test_that_it_is_not_found_is_believed_of_lnd_alone(body: bytes) -> None:
+    with pytest.raises(NodeUnavailable):
+        tell(NODE.lookup_invoice(PAYMENT_HASH), HttpReply(status=404, body=body))
+
+
 def test_an_invoice_that_lnd_does_not_know_is_unknown() -> None:
     status, _ = tell(NODE.lookup_invoice(PAYMENT_HASH), said(404, code=5, message="unable to locate invoice"))
     assert InvoiceStatus(state=InvoiceState.UNKNOWN) == status

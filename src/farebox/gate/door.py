@@ -34,15 +34,7 @@ from farebox.core.secret import Keys
 from farebox.gate.admission import Admission, Pace
 from farebox.gate.asking import Converse
 from farebox.gate.escrow import Escrows
-from farebox.gate.events import (
-    AnswerReplayed,
-    CallChallenged,
-    Event,
-    FreeCallAsked,
-    Observer,
-    Step,
-    watched,
-)
+from farebox.gate.events import AnswerReplayed, CallChallenged, Event, FreeCallAsked, Observer, Step, watched
 from farebox.gate.grant import Grant, HeldCall, UnsavedAnswers
 from farebox.gate.invoices import Invoices
 from farebox.gate.lost import lost_payment, sealed_terms, undeliverable
@@ -97,9 +89,6 @@ class Gate:
         self._run_out = RunOut()
         self._admission = Admission(self.terms.limits)
         self._nodes = Nodes(self.receivers, converse, self.terms, observer)
-        self._invoices = Invoices(
-            ledger=ledger, nodes=self._nodes, terms=self.terms, admission=self._admission, keys=keys
-        )
         self.escrows = Escrows(
             ledger=ledger,
             nodes=self._nodes,
@@ -107,6 +96,14 @@ class Gate:
             receipt=self._receipt,
             keys=keys,
             observer=observer,
+        )
+        self._invoices = Invoices(
+            ledger=ledger,
+            nodes=self._nodes,
+            terms=self.terms,
+            admission=self._admission,
+            keys=keys,
+            trust=self.escrows.trust,
         )
         self._unknown_look_ups = Pace(per_second=_MOST_UNKNOWN_LOOK_UPS, at_once=_MOST_UNKNOWN_LOOK_UPS)
 

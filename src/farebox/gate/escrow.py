@@ -6,12 +6,15 @@ Rules
 3. A call that fails, or is refused, or of which nobody knows what became, gives the money back. Nothing is credit here.
 4. The node is asked again until it says where the money is. Settling and cancelling twice change nothing.
 5. A call has ten minutes. A node gives what it holds for hours back by itself, so nothing is ever near that.
+6. Nothing of an answer leaves before the money is there. Whoever is refused again and again has the service run for
+   nothing, so he pays first for a while, as ever; that a call fails is the seller's own affair, and counts for nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Never
@@ -23,8 +26,9 @@ from farebox.core.errors import CallInProgress, NodeUnavailable, PaymentReturned
 from farebox.core.escrow import Escrow, EscrowState
 from farebox.core.exchange import Wire
 from farebox.core.payment import Answer, Hold, Payment
-from farebox.core.ports import InvoiceState, Ledger
+from farebox.core.ports import InvoiceState, InvoiceStatus, Ledger
 from farebox.core.secret import KEY_ID_BYTES, Keys, Secret
+from farebox.gate.admission import Paces
 from farebox.gate.events import CallCaptured, CallReleased, Observer, Step, watched
 from farebox.gate.grant import HeldCall
 from farebox.gate.nodes import Nodes
@@ -35,7 +39,13 @@ log = structlog.get_logger("farebox")
 PACE: Final = timedelta(seconds=1)
 LONGEST_PAUSE: Final = timedelta(seconds=2)
 _ENDED_WITHIN: Final = timedelta(seconds=10)  # by whoever has begun to end it; then it is anybody's
-_MOST_AT_ONCE: Final = 50
+_TRIED_AGAIN: Final = timedelta(seconds=4)  # less than the 5 s within which a node that is back is used
+_UNKNOWN_FOR: Final = timedelta(days=1)  # after the end of its invoice, what no node knows is held by none
+_MOST_TAKEN: Final = 64
+_MOST_AT_ONCE: Final = 16
+_REFUSALS: Final = 10  # at once, and in each span that
+_DISTRUST_S: Final = 600.0  # lasts
+_MOST_CLIENTS: Final = 8192
 _MOST_HELD: Final = timedelta(minutes=10)
 _PURPOSE: Final = "escrow preimage"
 _SEED_BYTES: Final = 16
@@ -78,6 +88,21 @@ class Escrows:
         self._keys = keys
         self._observer = observer
         self._running = RunningCalls(_Leases(ledger), lease)
+        self._refusals = Paces(per_second=_REFUSALS / _DISTRUST_S, at_once=_REFUSALS)
+        self._distrusted: OrderedDict[str, float] = OrderedDict()
+
+    def trust(self, client: str) -> bool:
+        """Whether this client may pay on success; one that was refused too often pays first, for ten minutes."""
+        until_s = self._distrusted.get(client)
+        return until_s is None or _now_s() >= until_s
+
+    def refused(self, client: str) -> None:
+        """A call of this client had run, and was refused for a fault of its own."""
+        if not self._refusals.take(client, _now_s()):
+            self._distrusted[client] = _now_s() + _DISTRUST_S
+            self._distrusted.move_to_end(client)
+            if len(self._distrusted) > _MOST_CLIENTS:
+                self._distrusted.popitem(last=False)
 
     async def take(self, payment_hash: bytes) -> EscrowGrant | None:
         """The call to run now that the node holds the money for it; None as long as nobody has paid.
@@ -120,35 +145,38 @@ class Escrows:
     async def finish(self, escrow: Escrow) -> bool:
         """Take the money or give it back, as the escrow says; whether it is ours. Raises NodeUnavailable."""
         payment_hash = escrow.payment.payment_hash
-        node = self._nodes.find(escrow.payment.receiver)
-        holder, tell = node.holder, node.asking.move
-        if holder is None:
-            raise NodeUnavailable(f"{node.name} does not say any more that it can hold what it is paid")
-        preimage = self._preimage_of(escrow) if escrow.state is EscrowState.READY else None
-        if preimage is not None:
-            status = await tell(holder.settle_invoice(preimage))
-        else:
-            status = await tell(holder.cancel_invoice(payment_hash))
-        if status.state is InvoiceState.OPEN:  # what was held has gone back meanwhile, and nobody is to pay again
-            status = await tell(holder.cancel_invoice(payment_hash))
+        status = await self._tell(escrow)
         match status.state:
             case InvoiceState.PAID:
                 await self._ledger.end_escrow(payment_hash, status.received)
                 return True
-            case InvoiceState.CANCELLED | InvoiceState.UNKNOWN:
+            case InvoiceState.CANCELLED:
                 await self._ledger.end_escrow(payment_hash, None)
                 return False
+            case InvoiceState.UNKNOWN if self._ledger.now() > escrow.payment.expires_at + _UNKNOWN_FOR:
+                log.critical("escrow-of-no-node", payment_hash=payment_hash.hex(), state=escrow.state.value)
+                await self._ledger.end_escrow(payment_hash, None)
+                return False
+            case InvoiceState.UNKNOWN:
+                raise NodeUnavailable("no node knows what it should hold")
             case InvoiceState.HELD | InvoiceState.OPEN:
                 raise NodeUnavailable("it has not done yet what it was told to do with what it holds")
 
     async def end_due(self) -> int:
         """End what somebody began and did not end, or nobody came for; how many. Raises StoreUnavailable."""
-        due = await self._ledger.take_due_escrows(lease=_ENDED_WITHIN, most=_MOST_AT_ONCE)
-        for escrow in due:
-            try:
-                await self.finish(escrow)
-            except NodeUnavailable as error:
-                log.warning("escrow-not-ended", state=escrow.state.value, reason=error.detail)
+        due = await self._ledger.take_due_escrows(lease=_TRIED_AGAIN, most=_MOST_TAKEN)
+        turn, reasons = asyncio.Semaphore(_MOST_AT_ONCE), list[str]()
+
+        async def end(escrow: Escrow) -> None:
+            async with turn:
+                try:
+                    await self.finish(escrow)
+                except NodeUnavailable as error:
+                    reasons.append(error.detail or error.title)
+
+        await asyncio.gather(*[end(escrow) for escrow in due])
+        if reasons:
+            log.warning("escrows-not-ended", escrows=len(reasons), reason=reasons[0])
         return len(due)
 
     async def end_all(self) -> Never:
@@ -156,7 +184,7 @@ class Escrows:
         pause = PACE
         while True:
             try:
-                pause = PACE if await self.end_due() < _MOST_AT_ONCE else timedelta(0)
+                pause = PACE if await self.end_due() < _MOST_TAKEN else timedelta(0)
             except Unavailable as error:
                 log.warning("escrows-not-ended", reason=error.detail)
                 pause = LONGEST_PAUSE
@@ -183,6 +211,27 @@ class Escrows:
             self, escrow, hold, receipt, ledger=self._ledger, running=self._running, observer=self._observer
         )
 
+    async def _tell(self, escrow: Escrow) -> InvoiceStatus:
+        """Tell the node what to do with what it holds; where the invoice then stands."""
+        payment_hash = escrow.payment.payment_hash
+        nodes = self._nodes.holders(escrow.payment.receiver)
+        for node in nodes:
+            found = None if len(nodes) == 1 else await node.asking.look_up(payment_hash, proven=True)
+            if found is not None and found.state is InvoiceState.UNKNOWN:
+                continue
+            holder, preimage = node.holder, None
+            if holder is None:
+                raise NodeUnavailable(f"{node.name} does not say any more that it can hold what it is paid")
+            if escrow.state is EscrowState.READY:
+                preimage = self._preimage_of(escrow)
+            if preimage is not None:
+                status = await node.asking.move(holder.settle_invoice(preimage))
+                if status.state is not InvoiceState.OPEN:
+                    return status
+            # Given back; or it has gone back meanwhile, and nobody is to pay again.
+            return await node.asking.move(holder.cancel_invoice(payment_hash))
+        return InvoiceStatus(state=InvoiceState.UNKNOWN)
+
     def _preimage_of(self, escrow: Escrow) -> Secret[bytes] | None:
         found = None if self._keys is None else preimage_of(escrow.seed, self._keys)
         if found is None:
@@ -194,6 +243,7 @@ class Escrows:
 class EscrowGrant(HeldCall):
     """A call whose payment the node holds: `capture` takes the money, `release` and `give_up` give it back."""
 
+    is_paid = False
     __slots__ = ("_escrow", "_escrows")
 
     def __init__(
@@ -221,7 +271,7 @@ class EscrowGrant(HeldCall):
         where the money is: then that is found out by whoever sees to it next.
         """
         if answer is None:
-            await self.release()
+            await self.release(refused=True)
             raise PaymentReturned("its answer is larger than what can be kept until it is paid")
         captured = False
         try:
@@ -235,9 +285,11 @@ class EscrowGrant(HeldCall):
             self._observer(CallCaptured(resource=self.resource, amount=self.hold.amount))
         return self.receipt
 
-    async def release(self, *, ran: bool = True) -> Payment:
+    async def release(self, *, ran: bool = True, refused: bool = False) -> Payment:
         """The call failed: the money goes back. Returns the payment as it then stands."""
         del ran  # it has one attempt
+        if refused:
+            self._escrows.refused(self._escrow.payment.client)
         self._running.ending(self.hold)
         payment_hash = self.hold.payment_hash
         try:
@@ -263,6 +315,10 @@ class EscrowGrant(HeldCall):
         if not await self._escrows.finish(ready):
             raise PaymentReturned("what was held for it has gone back before it was done")
         return True
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class _Leases:

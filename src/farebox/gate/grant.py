@@ -12,7 +12,7 @@ from collections import OrderedDict
 from datetime import timedelta
 from time import perf_counter
 from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from farebox.core.amount import NOTHING
 from farebox.core.errors import CallInProgress, StoreUnavailable
@@ -72,9 +72,11 @@ class UnsavedAnswers:
 class HeldCall(ABC):
     """A call whose payment is held while it runs: capture it with the answer, or release it.
 
+    is_paid: whether the money is the seller's already; before it is, nothing of an answer may leave.
     As an async context manager it releases when it is left without having been captured.
     """
 
+    is_paid: ClassVar[bool] = True
     __slots__ = ("_began_s", "_ledger", "_observer", "_running", "_settled", "hold", "receipt", "resource")
 
     def __init__(
@@ -107,8 +109,11 @@ class HeldCall(ABC):
         """
 
     @abstractmethod
-    async def release(self, *, ran: bool = True) -> Payment:
-        """The call failed. Returns the payment as it then stands. ran: False when it certainly did not run."""
+    async def release(self, *, ran: bool = True, refused: bool = False) -> Payment:
+        """The call failed. Returns the payment as it then stands.
+
+        ran: False when it certainly did not run. refused: it was the caller's own fault.
+        """
 
     @abstractmethod
     async def give_up(self) -> Payment:
@@ -186,11 +191,12 @@ class Grant(HeldCall):
             self._observer(CallCaptured(resource=self.resource, amount=self.hold.amount))
         return self.receipt
 
-    async def release(self, *, ran: bool = True) -> Payment:
+    async def release(self, *, ran: bool = True, refused: bool = False) -> Payment:
         """The call failed and may be made again with the same proof. Returns the payment as it then stands.
 
-        ran: False when it certainly did not run, so that it does not count as an attempt.
+        ran: False when it certainly did not run, so that it does not count as an attempt. refused: all the same here.
         """
+        del refused
         self._running.ending(self.hold)
         try:
             return self._released(await self._ledger.release(self.hold, most_attempts=self._most_attempts, ran=ran))

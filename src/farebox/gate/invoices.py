@@ -2,7 +2,8 @@
 
 Rules (reliability, 3.4: admission)
 1. A caller's own unpaid invoice for the same request and price comes first; asking for it twice at once makes one. Of a
-   crowd that has no addresses of its own each gets another: who has been told an invoice knows its payment hash.
+   crowd that has no addresses of its own each gets another: who has been told an invoice knows its payment hash. So
+   does each call that is paid on success: what is run for it is the very call that its invoice was made for.
 2. Nothing is asked of the node that is going to be refused. While no more may be made, only those are looked for in the
    ledger who were given an invoice lately: they may have one still.
 3. While every node is known to be away none is asked; which one makes an invoice is decided in `gate.nodes`.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import sha256
 from itertools import count
 from typing import Final
@@ -39,11 +41,19 @@ _Found = tuple[Invoice, bool, Visit]  # whether the caller had it already, and f
 class Invoices:
     """Finds and makes invoices: `invoice, reused = await invoices.owed_for(visit)`.
 
-    keys: what preimages of our own are made with; without any nothing is held.
+    keys: what preimages of our own are made with; without any nothing is held. trust: whether a client may pay on
+    success.
     """
 
     def __init__(
-        self, *, ledger: Ledger, nodes: Nodes, terms: Terms, admission: Admission, keys: Keys | None = None
+        self,
+        *,
+        ledger: Ledger,
+        nodes: Nodes,
+        terms: Terms,
+        admission: Admission,
+        keys: Keys | None = None,
+        trust: Callable[[str], bool] = lambda _: True,
     ) -> None:
         limits = terms.limits
         self._ledger = ledger
@@ -51,6 +61,7 @@ class Invoices:
         self._terms = terms
         self._admission = admission
         self._keys = keys
+        self._trust = trust
         self._flights: Flights[_Wanted, _Found] = Flights(limits.waiting, _too_many_wait)
         self._outstanding = Outstanding(ledger.count_unpaid, limits.all_unpaid_invoices)
         self._of_crowd = count(1)
@@ -62,7 +73,8 @@ class Invoices:
         Raises TooManyUnpaidInvoices, GateOverloaded, NodeUnavailable, StoreUnavailable.
         """
         client = visit.client
-        number = next(self._of_crowd) if client == LOCAL else 0
+        own = client == LOCAL or self._may_hold(visit)
+        number = next(self._of_crowd) if own else 0
         wanted = client, visit.quote.digest, visit.quote.amount.msat, number
         if wanted not in self._flights:
             may_make = self._admission.take_invoice(client, _now_s())
@@ -80,6 +92,10 @@ class Invoices:
             self._remember(client)
         return invoice, reused or found_for is not visit
 
+    def _may_hold(self, visit: Visit) -> bool:
+        """Whether an invoice for this call may be one that is held, which is never told to anybody else."""
+        return visit.on_success and self._keys is not None and self._nodes.holds and self._trust(visit.client)
+
     async def is_held(self, visit: Visit, payment_hash: bytes) -> bool:
         """Whether what is paid for an invoice that was made for this call is held until it has succeeded."""
         return visit.on_success and await self._ledger.find_escrow(payment_hash) is not None
@@ -92,7 +108,7 @@ class Invoices:
         quote, client = visit.quote, visit.client
         made = False
         try:
-            if client != LOCAL:
+            if client != LOCAL and not self._may_hold(visit):
                 known = await self._ledger.reusable_payment(client=client, digest=quote.digest, price=quote.amount)
                 if known is not None and self._nodes.may_tell_again(known.receiver):
                     return decode(known.invoice), True, visit
@@ -130,7 +146,7 @@ class Invoices:
 
     async def _make(self, visit: Visit) -> Invoice:
         quote = visit.quote
-        seed = None if self._keys is None or not visit.on_success else new_seed(self._keys)
+        seed = new_seed(self._keys) if self._keys is not None and self._may_hold(visit) else None
         preimage = None if self._keys is None or seed is None else preimage_of(seed, self._keys)
         order = Order(
             amount=quote.amount,

@@ -16,6 +16,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +35,7 @@ from farebox.gate.terms import Terms
 _AWAY_S: Final = 1.0
 _HANGING_S: Final = 4.0  # less than the 5 s within which a node that is back is used
 _FAILURES: Final = 3
+_MOST_MADE: Final = 1024
 _ROUNDING_S: Final = 0.01  # of an event loop's clock
 
 
@@ -100,6 +102,7 @@ class Node:
         self.name = receiver.name
         self.circuit = Circuit(longest_s=_AWAY_S if alone else _HANGING_S)
         self.asking = Asking(receiver, converse, terms.mint_within, observer)
+        self._made: OrderedDict[bytes, None] = OrderedDict()  # of late
         self._minting = asyncio.Semaphore(terms.limits.minting_at_once)
 
     async def mint(self, order: Order, *, until_s: float, network: Network | None) -> Invoice:
@@ -138,6 +141,11 @@ class Node:
         )
 
     def _check(self, invoice: Invoice, order: Order, network: Network | None) -> None:
+        if invoice.payment_hash in self._made:
+            raise NodeUnavailable("the node made the same invoice again")
+        self._made[invoice.payment_hash] = None
+        if len(self._made) > _MOST_MADE:
+            self._made.popitem(last=False)
         held = None if order.preimage is None or self.holder is None else sha256(order.preimage.reveal()).digest()
         if invoice.amount != order.amount or held not in (None, invoice.payment_hash):
             raise NodeUnavailable("the node made another invoice than it was asked for")
@@ -207,10 +215,19 @@ class Nodes:
                 raise each
         return next((each for each in known if each[1].state is not InvoiceState.UNKNOWN), known[0])
 
-    def find(self, receiver: str) -> Node:
-        """The node with this name. Raises NodeUnavailable where it is no longer ours."""
-        found = next((node for node in self._nodes if node.name == receiver), None)
-        if found is None:
+    @property
+    def holds(self) -> bool:
+        """Whether one of them can hold what it is paid."""
+        return any(node.holder is not None for node in self._nodes)
+
+    def holders(self, receiver: str) -> list[Node]:
+        """The node with this name; where it is no longer ours, or was renamed, all that can hold what they are paid.
+
+        Raises NodeUnavailable where there are none.
+        """
+        found = [node for node in self._nodes if node.name == receiver]
+        found = found or [node for node in self._nodes if node.holder is not None]
+        if not found:
             raise NodeUnavailable(f"{receiver or 'the node that made it'} is no longer a receiver of this shop")
         return found
 

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from farebox.core.exchange import Pairs, Wire
-from farebox.core.payment import Answer
+from farebox.core.payment import Answer, Payment, PaymentState
 from farebox.http import problem
 from farebox.http.request import RawHeaders
 
@@ -66,3 +66,19 @@ def replayed_headers(answer: Answer, receipt: Wire) -> RawHeaders:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
     headers += problem.raw_headers(receipt)
     return [*headers, (b"payment-replayed", b"true"), (b"content-length", b"%d" % len(answer.body))]
+
+
+def without_length(headers: RawHeaders) -> RawHeaders:
+    """Those of an answer whose length is told anew."""
+    return [(name, value) for name, value in headers if name != b"content-length"]
+
+
+def told_of(payment: Payment) -> str:
+    """What became of the money of a call that failed, for the problem's `payment` member."""
+    match payment.state:
+        case PaymentState.CREDIT:
+            return "kept as credit"
+        case PaymentState.EXPIRED:
+            return "given back; ask anew"
+        case _:
+            return "kept; show the same proof again"

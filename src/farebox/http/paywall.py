@@ -173,11 +173,12 @@ class Paywall:
             decision = self._gate.recall(request.authorization, request.digest)
         if decision is None:
             quote, conversion = await self._quotes.quote(route, request.digest)
-            decision = await self._gate.admit(self._visit(quote, route, request, scope))
+            visit = self._visit(quote, route, request, scope)
+            decision = await self._gate.admit(visit)
+            if isinstance(decision, Challenged) and decision.held:
+                self._held.keep(decision.invoice, route, request, scope, visit.client)
         match decision:
             case Challenged():
-                if decision.held:
-                    self._held.keep(decision.invoice, route, request, scope)
                 await self._ask(decision, conversion, scope, send, head=head)
             case Replay():
                 await self._replay(decision, send, head=head)

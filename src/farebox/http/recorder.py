@@ -25,10 +25,18 @@ from typing import Final
 import structlog
 
 from farebox.core.errors import CallerError, CallInProgress, PaymentReturned, Unavailable, UpstreamFailed
-from farebox.core.payment import Answer, Payment, PaymentState
+from farebox.core.payment import Answer, PaymentState
 from farebox.gate import HeldCall
 from farebox.http.flow import Flow
-from farebox.http.given import kept_headers, paid_headers, replayed_headers, unpaid_headers, writable
+from farebox.http.given import (
+    kept_headers,
+    paid_headers,
+    replayed_headers,
+    told_of,
+    unpaid_headers,
+    without_length,
+    writable,
+)
 from farebox.http.manners import Manners
 from farebox.http.request import AsgiApp, Message, RawHeaders, Receive, Scope, Send
 from farebox.http.spool import Spools
@@ -100,6 +108,7 @@ class Recorder:
         self._heard = False  # some of a stream's body was handed to the caller
         self._drained = 0
         self._kept = True  # what was paid, when the call is refused
+        self._withheld = False
 
     async def run(self, app: AsgiApp, scope: Scope, receive: Receive) -> None:
         """Run the call to its end."""
@@ -108,7 +117,7 @@ class Recorder:
             if self._flow is not None and not await self._flow.ended() and not self._caller_gone:
                 raise BrokenOff
         except (CallerError, Unavailable) as error:
-            if self._flow is None:
+            if self._flow is None or self._withheld:
                 raise
             await self._flow.caught_up()
             raise BrokenOff from error
@@ -181,7 +190,7 @@ class Recorder:
         )
         if payment.state is PaymentState.EXPIRED:
             failure = PaymentReturned(failure.detail, **failure.evidence)
-        return failure.with_evidence(payment=_told(payment))
+        return failure.with_evidence(payment=told_of(payment))
 
     # --- what the app sends -------------------------------------------------------------------------------------------
 
@@ -241,8 +250,10 @@ class Recorder:
         self._mode = _Mode.FLOWING
         headers = paid_headers(self._headers, self._grant.receipt)
         start = {"type": "http.response.start", "status": self._status, "headers": headers}
+        if not self._grant.is_paid:  # it is given as a whole, when it is
+            self._withheld, self._caller_gone = True, True
         self._flow = flow = Flow(self._spools.open(), self._deliver, start, self._break_off)
-        if self._gone is not None:
+        if self._gone is not None and not self._withheld:
             self._listener = asyncio.get_running_loop().create_task(self._listen(self._gone))
             await asyncio.sleep(0)  # it hears at once of a caller who left before
         if self._caller_gone:
@@ -274,6 +285,8 @@ class Recorder:
                     if body is None and not await self._gives_all(self._flow):
                         return  # nobody would ever have it, so it has broken off
                     await self._decide(body)
+                    if self._withheld and body is not None:
+                        await self._give_withheld(body)
         except CallInProgress as error:
             if mode is _Mode.FLOWING or not await self._give_the_other():
                 self._error = self._error or error
@@ -285,10 +298,12 @@ class Recorder:
         if self._flow is not None:
             self._flow.end()
             return
-        body = b"".join(self._chunks)
-        headers = [(name, value) for name, value in self._headers if name != b"content-length"]
-        headers = paid_headers(headers, self._grant.receipt) if mode is _Mode.HOLDING else self._refusing(headers)
-        await self._deliver_whole(self._status, [*headers, (b"content-length", b"%d" % len(body))], body)
+        headers = without_length(self._headers)
+        if mode is _Mode.HOLDING:
+            headers = paid_headers(headers, self._grant.receipt)
+        else:
+            headers = unpaid_headers(headers, kept=self._kept)
+        await self._give_whole(headers, b"".join(self._chunks))
 
     async def _gives_all(self, flow: Flow) -> bool:
         """Whether the caller has had an answer of which there is no copy, or enough of it."""
@@ -298,7 +313,7 @@ class Recorder:
     async def _decide(self, body: bytes | None) -> None:
         if self._mode is _Mode.REFUSING or (body is None and self._head):
             # A HEAD has delivered nothing of an answer that is too large to be kept for its GET.
-            payment = await self._grant.release()
+            payment = await self._grant.release(refused=True)
             self._kept = payment.state is not PaymentState.EXPIRED
             log.info("not-charged", status=self._status, payment=payment.state.value)
             return
@@ -312,8 +327,10 @@ class Recorder:
             caller_gone=self._caller_gone,
         )
 
-    def _refusing(self, headers: RawHeaders) -> RawHeaders:
-        return unpaid_headers(headers, kept=self._kept)
+    async def _give_withheld(self, body: bytes) -> None:
+        self._caller_gone = False
+        await self._give_whole(paid_headers(without_length(self._headers), self._grant.receipt), body)
+        self._caller_gone = True
 
     async def _give_the_other(self) -> bool:
         """Give the answer of the call that took over; False when there is none yet."""
@@ -359,6 +376,9 @@ class Recorder:
 
     # --- what the caller gets -----------------------------------------------------------------------------------------
 
+    async def _give_whole(self, headers: RawHeaders, body: bytes) -> None:
+        await self._deliver_whole(self._status, [*headers, (b"content-length", b"%d" % len(body))], body)
+
     async def _deliver_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
         await self._deliver({"type": "http.response.body", "body": body})
@@ -376,14 +396,3 @@ class Recorder:
         except OSError:  # the server's word for a caller who went away, and ours for one who has stopped reading
             self.leave()
         return not self._caller_gone
-
-
-def _told(payment: Payment) -> str:
-    """What became of the money, for the problem's `payment` member."""
-    match payment.state:
-        case PaymentState.CREDIT:
-            return "kept as credit"
-        case PaymentState.EXPIRED:
-            return "given back; ask anew"
-        case _:
-            return "kept; show the same proof again"

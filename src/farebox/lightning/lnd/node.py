@@ -159,7 +159,7 @@ class Lnd(TwoPorts):
     def lookup_invoice(self, payment_hash: bytes) -> Conversation[InvoiceStatus]:
         """What lnd says of one of its invoices: its `state`, never its preimage. Raises NodeUnavailable."""
         reply = yield self._api.call("GET", f"/v1/invoice/{payment_hash.hex()}")
-        if reply.status == _NOT_FOUND:
+        if reply.status == _NOT_FOUND and error_of(reply) is not None:  # lnd's own word, and no proxy's
             return InvoiceStatus(state=InvoiceState.UNKNOWN)
         told = sensible(reply)
         state, received = _STATES.get(text(told, "state") or ""), msats_of(told, "amt_paid_msat")

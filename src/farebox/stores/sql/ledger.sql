@@ -452,12 +452,13 @@ WHERE state = 'running' AND payment_id = (SELECT payment_id FROM payments WHERE 
 RETURNING payment_id;
 
 -- name: due_escrows
--- No guard: it only proposes; taking one has its own guard.
+-- No guard: it only proposes; taking one has its own guard. What has its answer comes first, then what ran; most of the
+-- rest was never paid.
 SELECT payments.payment_hash, escrows.payment_id
 FROM escrows
 JOIN payments ON payments.payment_id = escrows.payment_id
 WHERE escrows.lease_until_ms <= :now_ms
-ORDER BY escrows.lease_until_ms
+ORDER BY CASE escrows.state WHEN 'ready' THEN 0 WHEN 'waiting' THEN 2 ELSE 1 END, escrows.lease_until_ms
 LIMIT :most;
 
 -- name: take_escrow

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from farebox.core.payment import Payment
-from farebox.gate import Visit
+from farebox.core.ports import InvoiceState
 from farebox.gate.door import Gate
 from farebox.http.recorder import Recorder
 from farebox.stores import moves
@@ -160,11 +160,11 @@ def no_late_money(patch: pytest.MonkeyPatch) -> None:
 
 
 def serve_unsettled(patch: pytest.MonkeyPatch) -> None:
-    async def settled(self: Gate, payment: Payment, _: Visit) -> bool:
+    async def settled(self: Gate, payment: Payment) -> InvoiceState:
         await self.ledger.settle(payment.payment_hash, payment.price)
-        return True
+        return InvoiceState.PAID
 
-    patch.setattr(Gate, "_settled_at_node", settled)
+    patch.setattr(Gate, "_asked_node", settled)
 
 
 def release_what_may_have_run(patch: pytest.MonkeyPatch) -> None:

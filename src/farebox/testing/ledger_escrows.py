@@ -11,7 +11,7 @@ import pytest
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.escrow import ESCROW_MOVES, Escrow, EscrowState
-from farebox.core.payment import Payment, PaymentState
+from farebox.core.payment import Hold, Payment, PaymentState
 from farebox.stores.ledger import SqlLedger
 from farebox.testing.ledger_stage import (
     ANSWER,
@@ -91,11 +91,16 @@ class LedgerEscrows(LedgerStage):
         assert await ledger.find_escrow(payment.payment_hash) is None
 
     @told
-    async def test_what_is_settled_already_begins_nothing(self, ledger: SqlLedger, escrowed: Payment) -> None:
-        """It is claimed like any other payment."""
-        await ledger.settle(escrowed.payment_hash, PRICE)
-        assert await begin(ledger, escrowed) is None
-        assert await hold(ledger, escrowed) is not None
+    async def test_what_is_settled_already_begins_nothing(
+        self, ledger: SqlLedger, clock: StillClock, escrowed: Payment
+    ) -> None:
+        """It is claimed like any other payment, with a proof or without."""
+        other = invoice(clock, "another escrow")
+        await ledger.open_payment(other, seed=SEED)
+        for payment, proven in ((escrowed, False), (other, True)):
+            await ledger.settle(payment.payment_hash, PRICE)
+            assert await begin(ledger, payment) is None
+            assert isinstance(await hold(ledger, payment, proven=proven), Hold)
 
     @told
     async def test_a_payment_that_was_called_expired_begins_all_the_same(
@@ -284,6 +289,24 @@ class LedgerEscrows(LedgerStage):
         [taken] = await due(ledger)
         await ledger.end_escrow(taken.payment.payment_hash, None)
         assert 1 == await ledger.forget_unpaid(ended_for=NO_GRACE)
+
+    @told
+    async def test_an_escrow_stands_in_nobody_elses_way(
+        self, ledger: SqlLedger, clock: StillClock, escrowed: Payment, payment: Payment
+    ) -> None:
+        """Others are claimed and forgotten as ever."""
+        await must_begin(ledger, escrowed)
+        unpaid = invoice(clock, "nobody's")
+        await ledger.open_payment(unpaid)
+        assert isinstance(await hold(ledger, payment, proven=True), Hold)
+        other = invoice(clock, "another one's")
+        await ledger.open_payment(other)
+        await ledger.settle(other.payment_hash, PRICE)
+        assert isinstance(await hold(ledger, other, proven=False), Hold)
+        clock.pass_by(DAY)
+        await ledger.expire_payments(grace=NO_GRACE)
+        assert 1 == await ledger.forget_unpaid(ended_for=NO_GRACE)
+        assert await ledger.find_payment(unpaid.payment_hash) is None
 
     @told
     async def test_an_invoice_that_is_opened_twice_keeps_its_first_seed(

@@ -9,6 +9,7 @@ import pytest
 
 from farebox.catalog.pricing import pricing_document
 from farebox.catalog.routes import Route
+from farebox.core.amount import Amount
 from farebox.core.fiat import Rate
 
 ROUTES = [
@@ -75,6 +76,12 @@ def test_a_price_in_fiat_has_satoshis_beside_it_where_they_can_be_told(price: st
     assert {"price": {"amount": number, "currency": currency}} | told == {
         name: value for name, value in listed.items() if name not in ("path", "method", "name", "summary", "unit")
     }
+
+
+def test_what_is_paid_on_success_says_so() -> None:
+    routes = [Route(method="GET", path="/x", price=Amount.sats(2), on_success=True), Route.read("/y", "2 sat")]
+    listed = cast(list[dict[str, object]], pricing_document(routes, free_calls=0)["priced_endpoints"])
+    assert ["on-success", None] == [each.get("settle") for each in listed]
 
 
 def test_what_is_free_is_listed_apart() -> None:

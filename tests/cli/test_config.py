@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from farebox.cli.config import TEMPLATE, Source, checked, read_config
+from farebox.cli.config import TEMPLATE, Source, checked, read_config, read_place
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError
 from farebox.gate import Terms
@@ -77,6 +77,16 @@ def test_a_value_that_begins_with_a_dollar_comes_from_the_environment(monkeypatc
     monkeypatch.setenv("MY_NODE", "phoenixd+http://:secret@127.0.0.1:9740")
     config = checked({"receiver": "$MY_NODE", "route": [ROUTE]}, "farebox.toml")
     assert config.receiver == ("phoenixd+http://:secret@127.0.0.1:9740",)
+
+
+def test_where_a_shop_keeps_things_is_read_without_what_the_environment_lacks_for_the_rest(tmp_path: Path) -> None:
+    route = '[[route]]\npath = "/x"\nprice = "$2"\ndemo = true\napi_key = "$FAREBOX_NOT_SET"\n'
+    places = 'receiver = "$FAREBOX_NOT_SET"\nstore = "sqlite:///own.db"\nkeys = "own.keys"\n'
+    file = written(tmp_path, places + route)
+    assert f"sqlite:///{tmp_path.resolve()}/own.db" == read_place(file, "store").store
+    assert tmp_path / "own.keys" == read_place(file, "keys").keys
+    with pytest.raises(ConfigError, match="did you mean `store`"):
+        read_place(written(tmp_path, places.replace("store", "stroe") + route), "store")
 
 
 def test_several_receivers_are_taken_in_their_order_and_each_may_come_from_the_environment(

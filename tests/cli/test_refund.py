@@ -18,6 +18,7 @@ from farebox.core.payment import DrawState, Payment, PaymentState
 from farebox.core.ports import Paid, PayOutcome, Unresolved
 from farebox.core.refund import Refund
 from farebox.core.secret import Secret
+from farebox.core.settlement import Settlement
 from farebox.gate import Challenged, Grant, Visit
 from farebox.http.converse import converse
 from farebox.lightning.sandbox import Trouble
@@ -258,6 +259,15 @@ async def test_only_a_credit_is_paid_back(debtor: Debtor) -> None:
             await then
     with pytest.raises(RefundRefused, match="knows no payment"):
         await Debtor(debtor.market, bytes(32)).refund(debtor.invoice())
+
+
+async def test_a_stray_is_no_payment_of_this_shop_and_is_called_one(debtor: Debtor) -> None:
+    stray = Settlement(payment_hash=bytes(32), received=BACK)
+    await debtor.ledger.settle_from_stream([stray], receiver="node", read_from="", cursor="1")
+    with pytest.raises(RefundRefused, match="it is a stray"):
+        await debtor.refunding().refund(Wanted(payment_hash=bytes(32), invoice=debtor.invoice()))
+    with pytest.raises(RefundRefused, match="knows no payment"):
+        await debtor.refunding().refund(Wanted(payment_hash=b"\x01" * 32, invoice=debtor.invoice()))
 
 
 async def test_only_the_wallet_that_was_asked_goes_on(debtor: Debtor) -> None:

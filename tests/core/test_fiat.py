@@ -67,6 +67,12 @@ def test_what_is_no_price_in_fiat_is_refused_in_one_line(text: str) -> None:
     assert "`0.5 US cent`" in str(refused.value)
 
 
+def test_a_currency_in_small_letters_is_answered_with_one_that_can_be_read() -> None:
+    with pytest.raises(MalformedPrice, match=r"such as `0\.5 US cent`"):
+        Fiat.read("0.5 us cents")
+    assert "0.005 USD" == str(Fiat.read("0.5 US cent"))
+
+
 @pytest.mark.parametrize(
     ("sats", "price", "per_btc"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from farebox.catalog.routes import Route, RouteTable
 from farebox.core.amount import Amount
@@ -130,6 +131,17 @@ async def test_a_call_that_fails_costs_its_buyer_nothing() -> None:
         assert isinstance(await shop.outcome(asked), Failed)
         assert (before, 1) == (shop.funds, shop.service.calls)
         assert PaymentState.EXPIRED is await shop.state(asked)
+
+
+async def test_what_goes_back_is_not_told_to_be_kept() -> None:
+    async with opened(Service(failing=1)) as shop:
+        with structlog.testing.capture_logs() as logged:
+            asked = await shop.challenged()
+            shop.pay(asked)
+            await shop.outcome(asked)
+        (told,) = [each["reason"] for each in logged if each["event"] == "released"]
+        assert "goes back to its payer" in told
+        assert "kept" not in told
 
 
 async def test_a_call_that_is_refused_costs_its_buyer_nothing() -> None:

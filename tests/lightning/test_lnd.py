@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,8 @@ R_HASH = base64.b64encode(PAYMENT_HASH).decode()
 NO_CONNECTION = HttpReply(status=0, sent=False, reason="connection refused")
 NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 FORBIDDEN = HttpReply(status=500, body=b'{"code":2, "message":"permission denied", "details":[]}')
+FOREIGN = HttpReply(status=500, body=b'{"code":2, "message":"verification failed: signature mismatch", "details":[]}')
+UNTRUSTED = HttpReply(status=0, sent=False, reason="its certificate: self-signed certificate")
 UNKNOWN_PAYMENT = HttpReply(status=404, body=b'{"error":{"code":5,"message":"payment isn\'t initiated"}}')
 MACAROON = "02" + "ab" * 40
 NODE = Lnd.from_url(f"lnd+https://lnd.test?macaroon={MACAROON}")
@@ -118,6 +121,30 @@ def test_a_url_that_is_none_says_in_a_line_what_is_wrong_and_nothing_secret(url:
 
 
 # --- being paid -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (FORBIDDEN, "the macaroon does not allow it"),
+        (FOREIGN, "it is not a macaroon of this node"),
+        (said(500, code=2, message="cannot get macaroon: invalid ID"), "it is not a macaroon of this node"),
+        (UNTRUSTED, "self-signed certificate); name the node's own with cert=PATH/tls.cert"),
+    ],
+)
+def test_what_keeps_lnd_from_answering_is_told_with_what_to_do(reply: HttpReply, words: str) -> None:
+    with pytest.raises(NodeUnavailable, match=re.escape(words)):
+        tell(NODE.lookup_invoice(PAYMENT_HASH), reply)
+
+
+def test_an_expired_certificate_is_not_told_to_be_named() -> None:
+    with pytest.raises(NodeUnavailable) as caught:
+        tell(NODE.lookup_invoice(PAYMENT_HASH), HttpReply(status=0, reason="its certificate: certificate has expired"))
+    assert "cert=" not in str(caught.value)
+
+
+def test_the_macaroon_of_another_node_is_not_known_to_spend_or_not() -> None:
+    assert tell(NODE.spends(), FOREIGN)[0] is None
 
 
 def test_an_invoice_is_asked_for_in_millisatoshis() -> None:

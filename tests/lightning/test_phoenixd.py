@@ -397,6 +397,18 @@ def test_what_is_no_whole_satoshi_is_refused_before_asking(node: Phoenixd, amoun
 # passwords and URLs
 
 
+def test_the_sandbox_says_that_it_can_be_paid(sandbox: Sandbox, clock: Any) -> None:
+    facts = PhoenixdWorld(sandbox, clock.forward)
+    inbound = facts.ask(facts.receiver.facts()).inbound
+    assert inbound is not None
+    assert inbound > NOTHING
+
+
+def test_a_refused_password_does_not_send_a_seller_to_the_one_that_pays(node: Phoenixd) -> None:
+    with pytest.raises(NodeUnavailable, match="`http-password-limited-access` for a shop"):
+        tell(node.lookup_invoice(bytes(32)), said(401))
+
+
 def test_a_refused_password_pays_nothing_for_certain(node: Phoenixd, invoice: Invoice) -> None:
     refused = HttpReply(status=401, body=b"Invalid authentication")
     outcome, _ = tell(node.pay_invoice(invoice, fee_limit=NOTHING), refused)

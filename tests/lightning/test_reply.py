@@ -146,7 +146,7 @@ def test_words_are_shown_in_one_line_and_not_without_end() -> None:
     ("reply", "fault"),
     [
         (HttpReply(status=0), "Acme did not answer"),
-        (HttpReply(status=0, reason="ReadTimeout"), "Acme did not answer (ReadTimeout)"),
+        (HttpReply(status=0, reason="ReadTimeout"), "Acme did not answer (it takes too long)"),
         (HttpReply(status=200, body=b"secret"), "Acme answered with something that can't be read"),
         (HttpReply(status=204), "Acme answered with something that can't be read"),
         (HttpReply(status=500, body=b"secret"), "Acme answered 500"),

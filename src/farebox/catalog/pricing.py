@@ -34,7 +34,8 @@ def pricing_document(
     Without a priced route `l402_enabled` is false, and the free tier and the priced endpoints are left out. A price
     with a fraction of a satoshi is rounded up in `price_sats` and exact in `amount_msat`.
     rates: by currency, as they are now. A price in fiat is written beside what it is in satoshis at that rate; without
-    a rate nothing is said about satoshis, for a guess would be taken for a price.
+    a rate nothing is said about satoshis, for a guess would be taken for a price. What is paid on success says so by
+    `settle`.
     """
     ordered = sorted(routes, key=lambda route: (route.path, route.method))
     priced: list[Json] = [_priced(route, route.price, rates or {}) for route in ordered if route.price]
@@ -83,6 +84,8 @@ def _priced(route: Route, price: Amount | Fiat, rates: Mapping[str, Rate]) -> di
     told: dict[str, Json] = (
         {} if amount is None else {"price_sats": amount.in_sats_ceil(), "amount_msat": amount.msat, "currency": "sat"}
     )
+    if route.on_success:
+        more["settle"] = "on-success"
     return {**_listed(route), **told, **more, "unit": "request"}
 
 

@@ -39,7 +39,7 @@ class Route:
     price: None when it is free. name, summary: for the invoice and the pricing document.
     rerun: whether a call may be run again when nobody knows whether it ran; a GET may always.
     charge_for: statuses between 400 and 499 that are an answer like any other here, and are charged, such as a 404 of a
-    search that found nothing; all others refuse the call, and cost nothing.
+    search that found nothing; all others refuse the call, and are not charged.
     on_success: whether the node is to hold the money until the call has succeeded, where it can.
     Raises ConfigError for what is no method or no text, and for a price of nothing. The path is checked where it is
     to be matched.

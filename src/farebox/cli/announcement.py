@@ -37,7 +37,8 @@ def announce(config: Config, url: str, wallets: Wallets | None) -> None:
     for line in config.route:
         key = f"{line.method or ('POST' if line.upstream is None else 'any')} {url}{line.path}"
         price = line.price if line.price == FREE else str(Price.read(line.price))
-        tell(f"  {key}  {price}", style="bold")
+        settled = ", on success" if line.settle is Settle.ON_SUCCESS and line.price != FREE else ""
+        tell(f"  {key}  {price}{settled}", style="bold")
     tell(f"  prices at {url}/pricing; stop with Ctrl-C")
     log.info("serving", url=url, routes=len(config.route), sandbox=wallets is not None)
 

@@ -88,9 +88,9 @@ def store_url(store: str | None, folder: Path) -> str:
     if store is None:
         store = f"sqlite:///{folder / 'ledger.db'}"
     elif store.endswith(".toml"):
-        from farebox.cli.config import read_config
+        from farebox.cli.config import read_place
 
-        store = read_config(Path(store)).store or f"sqlite:///{folder / 'ledger.db'}"
+        store = read_place(Path(store), "store").store or f"sqlite:///{folder / 'ledger.db'}"
     path = Path(store.removeprefix("sqlite:///"))
     if store.startswith("sqlite:///") and not path.exists():
         raise ConfigError(f"there is no ledger at {path} yet; `farebox serve` makes it")

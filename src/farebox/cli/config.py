@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -30,6 +30,8 @@ from farebox.core.errors import ConfigError, MalformedAmount
 from farebox.core.fiat import Fiat
 from farebox.core.secret import Secret
 from farebox.gate import Limits, Terms
+
+P = TypeVar("P", bound="Places")
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8402"
 DEFAULT_METRICS: Final = "127.0.0.1:9402"
@@ -128,7 +130,23 @@ class RouteConfig(BaseModel):
         return self
 
 
-class Config(BaseModel):
+class Places(BaseModel):
+    """Where a shop keeps things, for commands that need nothing else of it."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    store: Text | None = Field(default=None, repr=False)
+    keys: Path | None = None
+
+    def in_folder(self, here: Path) -> None:
+        """Take what is relative as relative to this folder."""
+        if self.keys is not None:
+            self.keys = here / self.keys
+        if self.store and self.store.startswith("sqlite:///") and not self.store.startswith("sqlite:////"):
+            self.store = f"sqlite:///{(here / self.store.removeprefix('sqlite:///')).resolve()}"
+
+
+class Config(Places):
     """A whole shop."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -140,8 +158,6 @@ class Config(BaseModel):
         default=(SANDBOX,), min_length=1, repr=False
     )
     allow_spending_key: bool = False
-    store: Text | None = Field(default=None, repr=False)
-    keys: Path | None = None
     workers: Annotated[int | None, BeforeValidator(_workers), Field(ge=0, le=256)] = None
     free_calls: int = Field(default=1, ge=0, le=10_000)
     free_calls_per_subnet: int | None = Field(default=None, ge=0)
@@ -246,26 +262,41 @@ class Source:
 
 def read_config(path: Path) -> Config:
     """The shop that a file describes. Raises ConfigError with the line or key that is wrong."""
+    config = checked(_content(path), str(path))
+    config.rates.in_folder(path.parent)
+    config.in_folder(path.parent)
+    return config
+
+
+def read_place(path: Path, name: str) -> Places:
+    """The `store` or the `keys` of the shop that a file describes, whatever the environment lacks for the rest of it.
+
+    Raises ConfigError.
+    """
+    content = _content(path)
+    wanted = {each: value for each, value in content.items() if each == name or each not in Config.model_fields}
+    places = _validated(Places, wanted, str(path))
+    places.in_folder(path.parent)
+    return places
+
+
+def _content(path: Path) -> dict[str, object]:
     try:
-        content = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}; `farebox init` writes one") from None
     except (ValueError, RecursionError) as error:  # also of numbers that are too long, and of too deep a nesting
         raise ConfigError(f"{path}: {error}") from None
-    config = checked(content, str(path))
-    here = path.parent
-    config.rates.in_folder(here)
-    if config.keys is not None:
-        config.keys = here / config.keys
-    if config.store and config.store.startswith("sqlite:///") and not config.store.startswith("sqlite:////"):
-        config.store = f"sqlite:///{(here / config.store.removeprefix('sqlite:///')).resolve()}"
-    return config
 
 
 def checked(content: dict[str, object], source: str) -> Config:
     """A shop from plain values. Raises ConfigError."""
+    return _validated(Config, content, source)
+
+
+def _validated(kind: type[P], content: dict[str, object], source: str) -> P:
     try:
-        return Config.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
         # A name that is not known is likely why another one is missing.
@@ -345,7 +376,8 @@ demo = true                          # a tiny built-in writer, to see it work; r
 #                                    # without this, a call of which nobody knows whether it ran becomes credit
 # settle = "on-success"              # the node holds the money until the call has succeeded, and gives it back when
 #                                    # it has not (lnd, Alby Hub; other nodes: paid first, and kept for a retry)
-# charge_for = [404]                 # a refusal (4xx) costs nothing, except these, which are answers like any other
+# charge_for = [404]                 # a refusal (4xx) is not charged (what was paid is kept for the same proof shown
+#                                    # again), except these, which are answers like any other
 
 # [[route]]
 # path = "/about"

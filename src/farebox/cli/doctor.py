@@ -39,7 +39,7 @@ _MEANING: Final = {
     Capability.FEE_LIMIT: "a limit for the routing fee of each payment",
     Capability.STREAM: "payments are learnt of at once",
     Capability.LOOKUP: "payments are found by their hash",
-    Capability.MSAT: "prices below a satoshi",
+    Capability.MSAT: "prices below a satoshi, where every channel on the way carries so little",
 }
 
 
@@ -126,7 +126,8 @@ def _invoice(ask: Ask, receiver: Receiver) -> Iterator[Finding]:
         yield Finding(check="makes an invoice", verdict=Verdict.WELL, found=f"{invoice.amount}, on {invoice.network}")
         status = ask(receiver.lookup_invoice(invoice.payment_hash))
     except FareboxError as error:
-        yield Finding(check="makes an invoice", verdict=Verdict.BAD, found=error.detail or "")
+        mend = f"if the credential is too narrow: {receiver.narrow}" if isinstance(receiver, SpendProbe) else ""
+        yield Finding(check="makes an invoice", verdict=Verdict.BAD, found=error.detail or "", mend=mend)
         return
     if status.state is InvoiceState.OPEN:
         yield Finding(check="finds it again", verdict=Verdict.WELL, found="open, as nobody has paid it")

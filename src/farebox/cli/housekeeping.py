@@ -104,7 +104,8 @@ def _tell(event: Learnt | StreamLost | StreamFound) -> None:
     match event:
         case Learnt(funded=funded, strays=strays):
             if strays:
-                log.warning("money-of-no-payment", settlements=strays, mend="see `farebox refund --list`")
+                mend = "the node took it for invoices that are none of this ledger's; see `farebox refund --list`"
+                log.warning("money-of-no-payment", settlements=strays, mend=mend)
             if funded:
                 log.debug("settled", payments=funded)
         case StreamLost(node=node, reason=reason):

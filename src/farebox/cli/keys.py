@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from farebox.cli.config import read_config
+from farebox.cli.config import read_place
 from farebox.cli.output import Cell, show, tell
 from farebox.cli.state import LOOK_EVERY, MasterKey, key_file, read_keys, ring_of, write_keys
 from farebox.core.errors import ConfigError
@@ -32,7 +32,7 @@ def chosen_file(named: Path | None, *, folder: Path) -> Path:
     Raises ConfigError when there is none.
     """
     config = Path("farebox.toml")
-    path = named or key_file(read_config(config).keys if config.exists() else None, folder)
+    path = named or key_file(read_place(config, "keys").keys if config.exists() else None, folder)
     if not path.exists():
         raise ConfigError(f"there is no key file at {path}; name yours with --keys, or make one with `farebox init`")
     return path

@@ -111,6 +111,11 @@ class Refunding:
         """Pay it back, or find out what became of paying it back. Raises RefundRefused, StoreUnavailable."""
         credit = await self._ledger.find_credit(wanted.payment_hash)
         if credit is None:
+            strays = await self._ledger.strays(_MOST_LISTED)
+            if any(stray.payment_hash == wanted.payment_hash for stray in strays):
+                raise RefundRefused(
+                    "it is a stray: money for an invoice that is none of this ledger's, which owes nothing for it"
+                )
             raise RefundRefused("the ledger knows no payment of this hash")
         begun = credit.refund
         if begun is not None and begun.state is DrawState.HELD:

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from farebox.cli.books import store_url
-from farebox.cli.config import read_config
+from farebox.cli.config import read_place
 from farebox.cli.keys import chosen_file
 from farebox.cli.output import Cell, Exit, is_person, show, show_one
 from farebox.cli.state import key_file, read_keys, ring_of
@@ -75,7 +75,7 @@ def verify_ledger(store: str | None, keys: Path | None, *, folder: Path, noted: 
     """Verify a ledger: the chain of seals, every payment, the balance. Raises ConfigError, StoreUnavailable."""
     url = store_url(store, folder)
     if keys is None and store is not None and store.endswith(".toml"):
-        keys = key_file(read_config(Path(store)).keys, folder)
+        keys = key_file(read_place(Path(store), "keys").keys, folder)
     path = chosen_file(keys, folder=folder)
     ring = ring_of(read_keys(path), path)
     heads = [Noted.read(each) for each in noted]

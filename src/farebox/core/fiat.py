@@ -65,6 +65,8 @@ class Fiat:
             return cls(amount=Decimal(dollars), currency="USD")
         if cent is None:
             return cls(amount=Decimal(count), currency=unit)
+        if unit.upper() in _CENTS and unit not in _CENTS:
+            raise MalformedPrice(f"A currency is written in capitals, such as `{count} {unit.upper()} cent`.")
         if unit not in _CENTS:
             raise MalformedPrice(f"Cents are US or EUR cents; write hundredths of others, such as `0.01 {unit}`.")
         return cls(amount=Decimal(count) * _CENT, currency=_CENTS[unit])

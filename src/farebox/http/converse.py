@@ -13,7 +13,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -257,16 +256,9 @@ def _no_reply(trouble: Exception, never_sent: tuple[type[Exception], ...]) -> Ht
 
 
 def _reason(trouble: BaseException) -> str:
-    """What is wrong with a certificate, or the system's word for what failed; else the class of the error."""
-    name = type(trouble).__name__
-    cause: BaseException | None = None if "Timeout" in name else trouble
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate: {cause.verify_message}"
-        if isinstance(cause, OSError) and cause.errno and not isinstance(cause, ssl.SSLError):
-            return os.strerror(cause.errno).lower()
-        cause = cause.__cause__ or cause.__context__
-    return name
+    from farebox.nostr.trouble import reason_of
+
+    return reason_of(trouble)
 
 
 def _too_large() -> HttpReply:

@@ -181,6 +181,8 @@ class Recorder:
             payment = await self._grant.give_up()
         else:
             payment = await self._grant.release(ran=failure.evidence.get("sent") is not False)
+        if payment.state is PaymentState.EXPIRED:
+            failure = PaymentReturned(failure.detail, **failure.evidence)
         log.warning(
             "released",
             reason=str(failure),
@@ -188,8 +190,6 @@ class Recorder:
             attempt=self._grant.hold.attempt,
             caller_gone=self._caller_gone,
         )
-        if payment.state is PaymentState.EXPIRED:
-            failure = PaymentReturned(failure.detail, **failure.evidence)
         return failure.with_evidence(payment=told_of(payment))
 
     # --- what the app sends -------------------------------------------------------------------------------------------

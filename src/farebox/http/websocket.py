@@ -12,7 +12,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from farebox.core.conversation import HttpReply, WakeCall
+from farebox.nostr.trouble import reason_of
 
 MOST_MESSAGE_BYTES: Final = 64 * 1024
 AGAIN_AFTER: Final = timedelta(seconds=10)
@@ -112,7 +112,7 @@ class _Websocket:
             self._why_not = HttpReply(status=refusal.response.status_code)
             return self._why_not
         except (OSError, WebSocketException) as trouble:
-            self._why_not = HttpReply(status=0, sent=False, reason=_reason(trouble))
+            self._why_not = HttpReply(status=0, sent=False, reason=reason_of(trouble))
             return self._why_not
         self._why_not = HttpReply(status=0, reason=_ENDED)
         self._said.clear()
@@ -135,10 +135,3 @@ class _Connect(connect):
 def _read(line: str) -> tuple[str, str]:
     name, _, value = line.partition(":")
     return name.strip(), value.strip()
-
-
-def _reason(trouble: Exception) -> str:
-    """The system's word for what failed; else the class of the error, for its text may quote what was sent."""
-    if isinstance(trouble, OSError) and trouble.errno and not isinstance(trouble, ssl.SSLError):
-        return os.strerror(trouble.errno).lower()
-    return type(trouble).__name__

@@ -44,6 +44,7 @@ from farebox.lightning.phoenixd_webhook import read_webhook
 from farebox.lightning.reply import (
     Told,
     count,
+    fault_of,
     hash_of,
     msats,
     network_of,
@@ -68,6 +69,9 @@ _ANSWER_WITHIN: Final = timedelta(seconds=10)
 _PAY_WITHIN: Final = timedelta(seconds=90)  # phoenixd answers when the payment has ended, however long that takes
 _OK, _NO_CONTENT, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 204, 400, 401, 403, 404
 _FORBIDDEN_TO_PAY: Final = "phoenixd refuses the password; to pay it has to be the `http-password` of its phoenix.conf"
+_REFUSED: Final = (
+    "phoenixd refuses the password; its phoenix.conf has the right one (`http-password-limited-access` for a shop)"
+)
 _NO_PROOF: Final = "phoenixd says that it paid and does not prove it"
 
 
@@ -378,12 +382,7 @@ def _sensible(reply: HttpReply) -> Told:
 
 
 def _complaint(reply: HttpReply) -> str:
-    """What is wrong with a reply, in words that may be shown to anyone."""
-    if reply.status == 0:
-        return f"phoenixd did not answer ({reply.reason})" if reply.reason else "phoenixd did not answer"
-    if reply.status == _OK:
-        return "phoenixd answered with something that can't be read"
-    return _FORBIDDEN_TO_PAY if reply.status == _UNAUTHORIZED else f"phoenixd answered {reply.status}"
+    return _REFUSED if reply.status == _UNAUTHORIZED else fault_of(reply, "phoenixd")
 
 
 def _check_password(reply: HttpReply) -> None:

@@ -20,6 +20,7 @@ _MOST_WORDS: Final = 200  # characters of what a backend says
 _NETWORKS: Final = MappingProxyType(
     {each.value: each for each in Network} | {"testnet3": Network.TESTNET, "testnet4": Network.TESTNET}
 )
+_SLOW: Final = "it takes too long"
 _OK, _NOT_GOOD = 200, 300
 
 
@@ -144,7 +145,8 @@ def fault_of(reply: HttpReply, by: str) -> str:
     by: what the backend is called. A reply of a good status is one that could not be read.
     """
     if reply.status == 0:
-        return f"{by} did not answer ({reply.reason})" if reply.reason else f"{by} did not answer"
+        why = _SLOW if reply.reason == "ReadTimeout" else reply.reason
+        return f"{by} did not answer ({why})" if why else f"{by} did not answer"
     if _OK <= reply.status < _NOT_GOOD:
         return f"{by} answered with something that can't be read"
     return f"{by} answered {reply.status}"

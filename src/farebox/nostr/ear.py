@@ -19,7 +19,8 @@ from farebox.core.conversation import HttpReply, ListenCall
 from farebox.core.exchange import Json
 from farebox.nostr.call import accepts
 from farebox.nostr.event import read_event
-from farebox.nostr.link import Link, reason_of
+from farebox.nostr.link import Link
+from farebox.nostr.trouble import reason_of
 
 _PAUSE_S, _MOST_PAUSE_S = 0.1, 5.0
 _MOST_KEPT: Final = 50

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -162,12 +161,3 @@ class Subscription:
             if not future.done():
                 future.set_exception(ConnectionResetError(why))
                 future.exception()  # nobody may be waiting for it
-
-
-def reason_of(trouble: Exception) -> str:
-    """The system's word for what failed; else the class of the error, for its text may quote the URL."""
-    if isinstance(trouble, ConnectionResetError) and trouble.errno is None:
-        return str(trouble)
-    if isinstance(trouble, OSError) and trouble.errno:
-        return os.strerror(trouble.errno).lower()
-    return type(trouble).__name__

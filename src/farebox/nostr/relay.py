@@ -23,7 +23,8 @@ from farebox.core.exchange import Json
 from farebox.nostr.call import accepts
 from farebox.nostr.ear import Ear
 from farebox.nostr.event import Event, read_event
-from farebox.nostr.link import Link, reason_of
+from farebox.nostr.link import Link
+from farebox.nostr.trouble import reason_of
 
 _LISTENING_WITHIN_S: Final = 2.0  # then a relay that does not say so is taken to listen
 _OTHERS_WITHIN_S: Final = 0.5  # what the other relays keep may be newer

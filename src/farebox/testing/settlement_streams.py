@@ -73,7 +73,8 @@ class StreamSuite:
         while more:
             read = _read(world, cursor)
             told = {each.payment_hash for each in read.settled}
-            cursor, more = read.cursor, read.more or not told <= seen  # a pause of the node's is not the end
+            paused = bool(world.wait) and not told <= seen  # a real node may pause before the end
+            cursor, more = read.cursor, read.more or paused
             seen |= told
         assert {invoice.payment_hash for invoice in invoices} == seen
 

@@ -27,12 +27,15 @@ from farebox.lightning.reply import (
 )
 
 FORBIDDEN: Final = "the macaroon does not allow it"
+_FOREIGN: Final = "it is not a macaroon of this node"
+_OWN_CERTIFICATE: Final = "; name the node's own with cert=PATH/tls.cert"
+_UNTRUSTED: Final = ("self", "issuer", "signature")  # what OpenSSL says of certificates that nobody vouches for
 _MOST_DIGITS: Final = 19
 _HELP: Final = MappingProxyType(
     {
         "no route": "within the fee limit; open a channel towards the seller, or to a node that is better connected",
         "insufficient balance": "open a channel, or have the node paid first",
-        "incorrect payment details": "the seller does not want it any more; ask for a new invoice",
+        "incorrect payment details": "the seller gave it back: the call failed, or the invoice is no longer wanted",
     }
 )
 _OK: Final = 200
@@ -49,6 +52,11 @@ class LndError:
     def forbidden(self) -> bool:
         """Whether the macaroon is too narrow."""
         return "permission denied" in self.message or "verification failed" in self.message
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the macaroon is another node's, or was revoked."""
+        return "verification failed" in self.message or self.message.endswith("invalid ID")
 
 
 def error_of(reply: HttpReply) -> LndError | None:
@@ -86,8 +94,9 @@ def complaint(reply: HttpReply) -> str:
     """What is wrong with a reply, in words that may be shown to anyone."""
     error = error_of(reply)
     if error is not None:
-        return f"lnd: {FORBIDDEN if error.forbidden else error.message}"
-    return fault_of(reply, "lnd")
+        return f"lnd: {_FOREIGN if error.foreign else FORBIDDEN if error.forbidden else error.message}"
+    untrusted = "certificate: " in reply.reason and any(word in reply.reason for word in _UNTRUSTED)
+    return fault_of(reply, "lnd") + (_OWN_CERTIFICATE if untrusted else "")
 
 
 def settlements_of(told: Told) -> list[Settlement]:

@@ -150,7 +150,7 @@ class Node:
         if invoice.amount != order.amount or held not in (None, invoice.payment_hash):
             raise NodeUnavailable("the node made another invoice than it was asked for")
         if network not in (None, invoice.network):
-            raise NodeUnavailable(f"its invoice is for {invoice.network}, and this shop is paid on {network}")
+            raise NodeUnavailable(f"{self.name} is on {invoice.network}, and this shop is paid on {network}")
 
 
 class Nodes:

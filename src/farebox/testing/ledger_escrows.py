@@ -309,6 +309,41 @@ class LedgerEscrows(LedgerStage):
         assert await ledger.find_payment(unpaid.payment_hash) is None
 
     @told
+    async def test_what_is_done_with_one_leaves_the_others_as_they_are(
+        self, ledger: SqlLedger, clock: StillClock, escrowed: Payment
+    ) -> None:
+        """Whatever state both are in."""
+        other = invoice(clock, "another escrow")
+        await ledger.open_payment(other, seed=SEED)
+
+        async def others() -> object:
+            rows = await run_sql(ledger, "SELECT * FROM escrows WHERE seed = :seed ORDER BY payment_id", {"seed": SEED})
+            (_, mine), found = rows, await row(ledger, other)
+            return mine, found, await ledger.find_escrow(other.payment_hash)
+
+        before = await others()
+        await must_begin(ledger, escrowed)
+        assert before == await others()
+        await must_begin(ledger, other)
+        before = await others()
+        clock.pass_by(LEASE / 2)
+        await ledger.renew_escrow(escrowed.payment_hash, lease=LEASE)
+        assert before == await others()
+        await keep(ledger, escrowed)
+        assert before == await others()
+        third = invoice(clock, "a third escrow")
+        await ledger.open_payment(third, seed=sha256(b"third").digest())
+        await must_begin(ledger, third)
+        await ledger.return_escrow(third.payment_hash, lease=LEASE)
+        assert before == await others()
+        await keep(ledger, other)
+        before = await others()
+        await ledger.end_escrow(third.payment_hash, None)
+        assert EscrowState.READY is await ledger.find_escrow(escrowed.payment_hash)
+        assert before == await others()
+        assert await ledger.find_escrow(third.payment_hash) is None
+
+    @told
     async def test_an_invoice_that_is_opened_twice_keeps_its_first_seed(
         self, ledger: SqlLedger, escrowed: Payment
     ) -> None:

@@ -245,6 +245,10 @@ def test_what_is_no_answer_says_nothing_of_an_invoice(reply: HttpReply) -> None:
         (said(400, error={"code": 3, "message": "invalid payment request"}), True),
         (NO_CONNECTION, None),
         (said(404, code=5, message="Not Found"), None),
+        (said(500, code=2, message="wallet locked, unlock it to enable full RPC access"), None),
+        (said(500, code=2, message="wallet not created, create one to enable full RPC access"), None),
+        (said(501, code=12, message="unknown service routerrpc.Router"), None),
+        (said(503, code=14, message="the RPC server is in the process of starting up"), None),
         (HttpReply(status=502, body=b"<html>"), None),
     ],
 )

@@ -180,7 +180,8 @@ class Lnd(TwoPorts):
         reply = yield self._api.call("POST", "/v2/router/send", {})
         if reply.status in (0, _NOT_FOUND):
             return None
-        return None if (error := error_of(reply)) is None or error.foreign else not error.forbidden
+        error = error_of(reply)
+        return None if error is None or error.foreign or error.unready else not error.forbidden
 
     def facts(self) -> Conversation[NodeFacts]:
         """What a macaroon with `info:read` and `offchain:read` is told. Raises NodeUnavailable."""

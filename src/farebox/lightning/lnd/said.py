@@ -39,6 +39,7 @@ _HELP: Final = MappingProxyType(
     }
 )
 _OK: Final = 200
+_UNREADY: Final = (12, 14)  # gRPC: unimplemented, unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class LndError:
     def foreign(self) -> bool:
         """Whether the macaroon is another node's, or was revoked."""
         return "verification failed" in self.message or self.message.endswith("invalid ID")
+
+    @property
+    def unready(self) -> bool:
+        """Whether lnd is not at work yet: its wallet is locked or not made, or it is still starting."""
+        return self.code in _UNREADY or "wallet locked" in self.message or "wallet not created" in self.message
 
 
 def error_of(reply: HttpReply) -> LndError | None:

@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.escrow import ESCROW_MOVES, Escrow, EscrowState
+from farebox.core.escrow import Escrow, EscrowState
 from farebox.core.payment import Hold, Payment, PaymentState
 from farebox.stores.ledger import SqlLedger
 from farebox.testing.ledger_stage import (
@@ -257,6 +257,29 @@ class LedgerEscrows(LedgerStage):
         assert (EscrowState.RETURNING, SEED) == (taken.state, taken.seed)
 
     @told
+    async def test_what_is_not_due_is_not_taken_before_what_is(
+        self, ledger: SqlLedger, clock: StillClock, escrowed: Payment
+    ) -> None:
+        """Even where it has its answer, and few are taken at once."""
+        clock.pass_by(NOBODY_CAME)
+        ready = invoice(clock, "one with its answer")
+        await ledger.open_payment(ready, seed=SEED)
+        await must_begin(ledger, ready)
+        await keep(ledger, ready)
+        taken = await ledger.take_due_escrows(lease=LEASE, most=1)
+        assert [escrowed.payment_hash] == [each.payment.payment_hash for each in taken]
+
+    @told
+    async def test_what_was_paid_all_the_same_is_not_called_expired(
+        self, ledger: SqlLedger, clock: StillClock, escrowed: Payment
+    ) -> None:
+        """Somebody has settled it by hand."""
+        await ledger.settle(escrowed.payment_hash, PRICE)
+        clock.pass_by(NOBODY_CAME)
+        assert 1 == len(await due(ledger))
+        assert PaymentState.FUNDED is (await row(ledger, escrowed)).state
+
+    @told
     async def test_what_is_due_is_taken_by_one_and_again_when_it_was_not_ended(
         self, ledger: SqlLedger, clock: StillClock, escrowed: Payment
     ) -> None:
@@ -301,6 +324,8 @@ class LedgerEscrows(LedgerStage):
         assert isinstance(await hold(ledger, payment, proven=True), Hold)
         other = invoice(clock, "another one's")
         await ledger.open_payment(other)
+        await ledger.open_payment(invoice(clock, "a late escrow"), seed=SEED)
+        assert await ledger.find_escrow(other.payment_hash) is None
         await ledger.settle(other.payment_hash, PRICE)
         assert isinstance(await hold(ledger, other, proven=False), Hold)
         clock.pass_by(DAY)
@@ -329,6 +354,8 @@ class LedgerEscrows(LedgerStage):
         clock.pass_by(LEASE / 2)
         await ledger.renew_escrow(escrowed.payment_hash, lease=LEASE)
         assert before == await others()
+        await ledger.renew_escrow(other.payment_hash, lease=LEASE)
+        assert before != (before := await others())
         await keep(ledger, escrowed)
         assert before == await others()
         third = invoice(clock, "a third escrow")
@@ -337,6 +364,7 @@ class LedgerEscrows(LedgerStage):
         await ledger.return_escrow(third.payment_hash, lease=LEASE)
         assert before == await others()
         await keep(ledger, other)
+        assert EscrowState.READY is await ledger.find_escrow(other.payment_hash)
         before = await others()
         await ledger.end_escrow(third.payment_hash, None)
         assert EscrowState.READY is await ledger.find_escrow(escrowed.payment_hash)
@@ -350,32 +378,3 @@ class LedgerEscrows(LedgerStage):
         """Asking again after a lost reply changes nothing."""
         await ledger.open_payment(escrowed, seed=sha256(b"another").digest())
         assert SEED == (await must_begin(ledger, escrowed)).seed
-
-    @told
-    async def test_the_table_of_moves_refuses_what_is_not_in_it(self, ledger: SqlLedger, escrowed: Payment) -> None:
-        """Whoever writes the statement."""
-        edges = {(before, after) for (before, _), after in ESCROW_MOVES.items()}
-        kept = [state for state in EscrowState if state is not EscrowState.ENDED]
-        for before in kept:
-            for after in (state for state in kept if state is not before):
-                await self._put(ledger, before)
-                moved = await self.allows(ledger, _move_to(after), {})
-                assert moved == ((before, after) in edges), (before, after)
-
-    async def _put(self, ledger: SqlLedger, state: EscrowState) -> None:
-        """Have the escrow in a state, as if it had come there."""
-        await run_sql(ledger, "DELETE FROM escrows")
-        answer = "200, '[]', payment_hash" if state is EscrowState.READY else "NULL, NULL, NULL"
-        await run_sql(
-            ledger,
-            "INSERT INTO escrows (payment_id, state, seed, lease_until_ms, status, headers_json, body) "
-            f"SELECT payment_id, '{state.value}', payment_hash, 0, {answer} "
-            "FROM payments",
-        )
-
-
-def _move_to(state: EscrowState) -> str:
-    answer = "200" if state is EscrowState.READY else "NULL"
-    text = "'[]'" if state is EscrowState.READY else "NULL"
-    body = "seed" if state is EscrowState.READY else "NULL"
-    return f"UPDATE escrows SET state = '{state.value}', status = {answer}, headers_json = {text}, body = {body}"

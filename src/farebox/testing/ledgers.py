@@ -15,6 +15,7 @@ from farebox.testing.ledger_admission import LedgerAdmission
 from farebox.testing.ledger_answers import LedgerAnswers
 from farebox.testing.ledger_books import LedgerBooks
 from farebox.testing.ledger_claims import LedgerClaims
+from farebox.testing.ledger_escrow_tables import LedgerEscrowTables
 from farebox.testing.ledger_escrows import LedgerEscrows
 from farebox.testing.ledger_free_calls import LedgerFreeCalls
 from farebox.testing.ledger_moves import LedgerMoves
@@ -37,6 +38,7 @@ class LedgerSuite(
     LedgerAdmission,
     LedgerSettlements,
     LedgerEscrows,
+    LedgerEscrowTables,
     LedgerReceivers,
     LedgerRefunds,
     LedgerUpkeep,

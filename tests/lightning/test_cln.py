@@ -33,7 +33,7 @@ from farebox.testing.backend_faults import ReceiverFaultSuite, WalletFaultSuite
 from farebox.testing.backends import FEE_LIMIT, NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_cln import FakeCln, Rune
 from farebox.testing.faked_world import FakedWorld
-from farebox.testing.scripted import tell
+from farebox.testing.scripted import NO_REPLY, tell
 from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
@@ -43,7 +43,6 @@ PAYMENT_HASH = hashlib.sha256(PREIMAGE).digest()
 SHOPS_RUNE, BUYERS_RUNE, SMALL_RUNE, NO_RUNE = "shop" * 12, "buyer" * 10 + "==", "small" * 12, "none" * 12
 TO_BE_PAID = frozenset({"invoice", "listinvoices", "waitanyinvoice"})
 NO_CONNECTION = HttpReply(status=0, sent=False, reason="connection refused")
-NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
 HTML = HttpReply(status=502, body=b"<html>bad gateway</html>")
 

@@ -29,14 +29,12 @@ from farebox.testing.backend_faults import ReceiverFaultSuite, WalletFaultSuite
 from farebox.testing.backends import FEE_LIMIT, NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.fake_eclair import FakeEclair
 from farebox.testing.faked_world import FakedWorld
-from farebox.testing.scripted import said, tell
+from farebox.testing.scripted import NO_CONNECTION, NO_REPLY, said, tell
 
 T = TypeVar("T")
 
 PREIMAGE = b"\x05" * 32
 PAYMENT_HASH = hashlib.sha256(PREIMAGE).digest()
-NO_CONNECTION = HttpReply(status=0, sent=False, reason="ConnectError")
-NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 GETINFO = HttpReply(status=200, body=b'{"nodeId":"02","network":"regtest","version":"0.14.0"}')
 EMPTY = HttpReply(status=200, body=b"[]")
 

@@ -25,14 +25,12 @@ from farebox.lightning.lightning_address import LightningAddress
 from farebox.lightning.sandbox import Sandbox
 from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite
 from farebox.testing.sandbox_world import SandboxWorld
-from farebox.testing.scripted import said, tell
+from farebox.testing.scripted import NO_CONNECTION, NO_REPLY, said, tell
 
 T = TypeVar("T")
 
 PREIMAGE = b"\x05" * 32
 PAYMENT_HASH = hashlib.sha256(PREIMAGE).digest()
-NO_CONNECTION = HttpReply(status=0, sent=False, reason="ConnectError")
-NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 METADATA = '[["text/plain","the shop"]]'
 HOME = "https://pay.test"
 OFFER_URL = f"{HOME}/.well-known/lnurlp/shop"

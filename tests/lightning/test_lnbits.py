@@ -35,15 +35,13 @@ from farebox.testing.backends import (
 )
 from farebox.testing.fake_lnbits import FakeLNbits
 from farebox.testing.faked_world import FakedWorld
-from farebox.testing.scripted import said, tell
+from farebox.testing.scripted import NO_CONNECTION, NO_REPLY, said, tell
 from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
 
 PREIMAGE = b"\x05" * 32
 PAYMENT_HASH = hashlib.sha256(PREIMAGE).digest()
-NO_CONNECTION = HttpReply(status=0, sent=False, reason="ConnectError")
-NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 API = "http://lnbits.test:5000/api/v1"
 
 

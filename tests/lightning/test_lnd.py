@@ -30,7 +30,7 @@ from farebox.core.ports import (
 from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements, SettlementStream
 from farebox.lightning.lnd import Lnd
-from farebox.testing.scripted import said, tell
+from farebox.testing.scripted import NO_REPLY, said, tell
 
 T = TypeVar("T")
 
@@ -39,7 +39,6 @@ PREIMAGE = b"\x05" * 32
 PAYMENT_HASH = hashlib.sha256(PREIMAGE).digest()
 R_HASH = base64.b64encode(PAYMENT_HASH).decode()
 NO_CONNECTION = HttpReply(status=0, sent=False, reason="connection refused")
-NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 FORBIDDEN = HttpReply(status=500, body=b'{"code":2, "message":"permission denied", "details":[]}')
 FOREIGN = HttpReply(status=500, body=b'{"code":2, "message":"verification failed: signature mismatch", "details":[]}')
 UNTRUSTED = HttpReply(status=0, sent=False, reason="its certificate: self-signed certificate")

@@ -35,7 +35,7 @@ from farebox.lightning.phoenixd_api import phoenixd_api
 from farebox.lightning.sandbox import Sandbox
 from farebox.testing.backends import NOBODYS_HASH, PRICE, TEN_MINUTES, ReceiverSuite, WalletSuite
 from farebox.testing.sandbox_world import SandboxWorld
-from farebox.testing.scripted import said, tell
+from farebox.testing.scripted import NO_CONNECTION, NO_REPLY, said, tell
 from farebox.testing.settlement_streams import StreamSuite
 
 T = TypeVar("T")
@@ -43,8 +43,6 @@ T = TypeVar("T")
 PREIMAGE = b"\x05" * 32
 PAYMENT_HASH = hashlib.sha256(PREIMAGE).digest()
 GETINFO = HttpReply(status=200, body=b'{"nodeId":"02","channels":[],"chain":"regtest","version":"0.6"}')
-NO_CONNECTION = HttpReply(status=0, sent=False, reason="ConnectError")
-NO_REPLY = HttpReply(status=0, sent=True, reason="ReadTimeout")
 NOT_FOUND = HttpReply(status=404, body=b"Not found")
 
 

@@ -30,6 +30,18 @@ class Converse(Protocol):
     def __call__(self, conversation: Conversation[T], /) -> Awaitable[T]: ...
 
 
+async def in_time(converse: Converse, conversation: Conversation[T], within: timedelta) -> T:
+    """Carry a conversation to its end. Raises NodeUnavailable, also when that takes longer."""
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            return await converse(conversation)
+    except TimeoutError:
+        raise NodeUnavailable("it took too long to answer") from None
+    except WalletError as error:
+        # Ours to mend, not the caller's: it is told that it can't be served now, and the operator reads why.
+        raise NodeUnavailable(error.detail) from error
+
+
 class Asking:
     """Asks one node. within: how long it may take to answer."""
 
@@ -64,14 +76,7 @@ class Asking:
 
     async def _ask(self, step: Step, conversation: Conversation[T], within: timedelta) -> T:
         with watched(self._observer, step, node=self._receiver.name):
-            try:
-                async with asyncio.timeout(within.total_seconds()):
-                    return await self._converse(conversation)
-            except TimeoutError:
-                raise NodeUnavailable("it took too long to answer") from None
-            except WalletError as error:
-                # Ours to mend, not the caller's: it is told that it can't be served now, and the operator reads why.
-                raise NodeUnavailable(error.detail) from error
+            return await in_time(self._converse, conversation, within)
 
 
 def _too_many() -> NodeUnavailable:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from farebox.core.errors import NodeUnavailable, WalletError
 from farebox.core.payment import PaymentState
 from farebox.core.ports import InvoiceState, Ledger, Receiver
 from farebox.core.settlement import SettlementHook
-from farebox.gate.asking import Converse
+from farebox.gate.asking import Converse, in_time
 
 
 class Hooks:
@@ -41,12 +39,6 @@ class Hooks:
         payment = await self._ledger.find_payment(payment_hash)
         if payment is None or payment.state not in (PaymentState.OPEN, PaymentState.EXPIRED):
             return
-        try:
-            async with asyncio.timeout(self._within.total_seconds()):
-                status = await self._converse(receiver.lookup_invoice(payment_hash))
-        except TimeoutError:
-            raise NodeUnavailable("it took too long to answer") from None
-        except WalletError as error:
-            raise NodeUnavailable(error.detail) from error
+        status = await in_time(self._converse, receiver.lookup_invoice(payment_hash), self._within)
         if status.state is InvoiceState.PAID:
             await self._ledger.settle(payment_hash, status.received)

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Never, TypeVar
 
-from farebox.core.errors import NodeUnavailable, Unavailable, WalletError
+from farebox.core.errors import Unavailable
 from farebox.core.payment import Payment
 from farebox.core.ports import Conversation, InvoiceState, Ledger, Receiver
 from farebox.core.settlement import Learnt, Settlement, SettlementNotices, SettlementStream
-from farebox.gate.asking import Converse
+from farebox.gate.asking import Converse, in_time
 
 T = TypeVar("T")
 
@@ -165,13 +165,7 @@ class Reconciler:
         )
 
     async def _ask(self, conversation: Conversation[T]) -> T:
-        try:
-            async with asyncio.timeout(_ANSWER_WITHIN.total_seconds()):
-                return await self._converse(conversation)
-        except TimeoutError:
-            raise NodeUnavailable("it took too long to answer") from None
-        except WalletError as error:
-            raise NodeUnavailable(error.detail) from error
+        return await in_time(self._converse, conversation, _ANSWER_WITHIN)
 
     async def _persist(self, one_round: Callable[[], Awaitable[Learnt]], pace: timedelta, *, stream: bool) -> None:
         """One round that succeeds, after any number that did not, and the pause behind it."""

@@ -40,6 +40,7 @@ from farebox.core.ports import (
 )
 from farebox.core.secret import Secret
 from farebox.core.settlement import Settlement, Settlements
+from farebox.lightning.outcome import failed_if_found_so
 from farebox.lightning.phoenixd_webhook import read_webhook
 from farebox.lightning.reply import (
     Told,
@@ -344,14 +345,7 @@ class Phoenixd:
 
     def _look_again(self, payment_hash: bytes, reason: str) -> Conversation[PayOutcome]:
         """What a look-up says of a payment that was just called failed: failed only if that agrees."""
-        outcome = yield from self.lookup_payment(payment_hash)
-        match outcome:
-            case Paid():
-                return outcome
-            case Failed() | Unresolved(known=False):
-                return Failed(reason=reason)
-            case Unresolved():
-                return Unresolved(reason=f"{reason}; {outcome.reason}")
+        return failed_if_found_so(reason, (yield from self.lookup_payment(payment_hash)))
 
     def _learn_network(self) -> Conversation[HttpReply | None]:
         """Ask for the node's chain, once; the reply that did not tell it."""

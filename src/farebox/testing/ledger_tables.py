@@ -114,6 +114,7 @@ class LedgerTables(LedgerStage):
     ) -> None:
         """So that what is refused above is refused for what it breaks."""
         await self._insert(ledger, written)
+        assert 1 == await self.count(ledger, "payments")
         await run_sql(ledger, "DELETE FROM payments")
 
     @pytest.mark.parametrize("statement", _REFUSED)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from farebox.core.conversation import Call, Conversation, HttpReply
 from farebox.core.exchange import Json
 
 T = TypeVar("T")
+
+NO_CONNECTION: Final = HttpReply(status=0, sent=False, reason="ConnectError")
+NO_REPLY: Final = HttpReply(status=0, sent=True, reason="ReadTimeout")
 
 
 def tell(conversation: Conversation[T], *replies: HttpReply) -> tuple[T, list[Call]]:

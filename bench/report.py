@@ -20,22 +20,28 @@ from servers import found
 MOST_RATIO = 8.0  # of the paid path to nginx
 MOST_AGAIN_US = 15.0  # of the middleware for an answer that is read again
 MOST_DECODE_US = 500.0
+MOST_PAID_US = 1000.0  # of the buyer, over plain httpx
+MOST_KEPT_US = 50.0
 MOST_IMPORT_MS = 150.0
 MOST_HELP_MS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """rows: name, ratios to nginx and CPU microseconds per request (one per slice), requests. inside: see inside.py."""
+    """rows: name, ratios to nginx and CPU microseconds per request (one per slice), requests.
+
+    inside, buying: of inside.py and buying.py.
+    """
 
     rows: Sequence[tuple[str, Sequence[float], Sequence[float], int]]
     inside: Mapping[str, Any]
+    buying: Mapping[str, Sequence[float]]
     slice_s: int
 
 
 def told(run: Run) -> str:
     """The report, in Markdown."""
-    return "\n".join([*_head(), *_over_sockets(run), *_in_process(run), *_starts(run), ""])
+    return "\n".join([*_head(), *_over_sockets(run), *_in_process(run), *_buying(run), *_starts(run), ""])
 
 
 def _head() -> list[str]:
@@ -84,6 +90,29 @@ def _in_process(run: Run) -> list[str]:
         f"| paid, first use of each payment (64 at once, every one durable) | {first:.0f} |",
         "",
         _verdict("the middleware on a cache hit", again, MOST_AGAIN_US, "µs"),
+        "",
+    ]
+
+
+def _buying(run: Run) -> list[str]:
+    spent = {name: statistics.median(slices) for name, slices in run.buying.items()}
+    plain = spent["plain"]
+    free, kept, paid = (spent[name] - plain for name in ("free", "kept", "paid"))
+    return [
+        "## The buyer, inside the program's own process",
+        "",
+        f"µs of CPU per call over a plain httpx.Client ({plain:.0f} µs for 1 KB); no sockets, all threads counted. The",
+        "wallet answers at once, so that its time is apart; what is remembered of a payment is durable.",
+        "",
+        "| | × plain httpx | µs more |",
+        "|---|---|---|",
+        f"| a call that costs nothing | {spent['free'] / plain:.2f} | {free:.0f} |",
+        f"| a call with a proof that is kept | {spent['kept'] / plain:.2f} | {kept:.0f} |",
+        f"| a call that is paid: 402, audit, budget, the call again | {spent['paid'] / plain:.2f} | {paid:.0f} |",
+        f"| the same, without the second round trip, which is httpx's | | {paid - plain:.0f} |",
+        "",
+        _verdict("a paid call, of our own", paid - plain, MOST_PAID_US, "µs"),
+        _verdict("a call with a proof that is kept", kept, MOST_KEPT_US, "µs"),
         "",
     ]
 

@@ -67,8 +67,12 @@ def main() -> None:
     else:
         rows = against_nginx(asked.rounds, asked.slice_s, cores[0], cores[1])
     inside = json.loads(_output([sys.executable, str(HERE / "inside.py"), str(asked.rounds)]))
+    buying = json.loads(_output([sys.executable, str(HERE / "buying.py"), str(asked.rounds)]))
     run = Run(
-        rows=[(row.name, row.ratios, row.spent_us, row.completed) for row in rows], inside=inside, slice_s=asked.slice_s
+        rows=[(row.name, row.ratios, row.spent_us, row.completed) for row in rows],
+        inside=inside,
+        buying=buying,
+        slice_s=asked.slice_s,
     )
     text = told(run)
     if rows:  # half a report does not replace a whole one

@@ -26,18 +26,22 @@ if TYPE_CHECKING:
         PurchaseError,
     )
     from farebox.core.exchange import Receipt
+    from farebox.core.purse_token import PurseToken
     from farebox.core.secret import KeyRing
     from farebox.gate import Terms
     from farebox.http.buy import AsyncClient, Auth, Client
+    from farebox.http.buyer import Buyer, open_buyer
     from farebox.http.sale import Sale
     from farebox.http.selling import Gate, open_gate
     from farebox.lightning import open_receiver, open_wallet
+    from farebox.payer.spending import spending
 
 __all__ = [
     "Amount",
     "AsyncClient",
     "Auth",
     "Budget",
+    "Buyer",
     "Capability",
     "Catalog",
     "Client",
@@ -50,13 +54,16 @@ __all__ = [
     "PaidNotServed",
     "PaymentUnresolved",
     "PurchaseError",
+    "PurseToken",
     "Receipt",
     "Sale",
     "Terms",
     "http",
+    "open_buyer",
     "open_gate",
     "open_receiver",
     "open_wallet",
+    "spending",
 ]
 
 __getattr__ = lazily(
@@ -66,6 +73,7 @@ __getattr__ = lazily(
         "AsyncClient": "farebox.http.buy",
         "Auth": "farebox.http.buy",
         "Budget": "farebox.core.budget",
+        "Buyer": "farebox.http.buyer",
         "Capability": "farebox.catalog.capability",
         "Catalog": "farebox.catalog.catalog",
         "Client": "farebox.http.buy",
@@ -78,12 +86,15 @@ __getattr__ = lazily(
         "PaidNotServed": "farebox.core.errors",
         "PaymentUnresolved": "farebox.core.errors",
         "PurchaseError": "farebox.core.errors",
+        "PurseToken": "farebox.core.purse_token",
         "Receipt": "farebox.core.exchange",
         "Sale": "farebox.http.sale",
         "Terms": "farebox.gate",
         "http": "farebox.http",
+        "open_buyer": "farebox.http.buyer",
         "open_gate": "farebox.http.selling",
         "open_receiver": "farebox.lightning",
         "open_wallet": "farebox.lightning",
+        "spending": "farebox.payer.spending",
     },
 )

@@ -191,3 +191,10 @@ def test_every_line_of_a_worker_says_which_one_it_is(capsys: pytest.CaptureFixtu
     structlog.get_logger("farebox").info("served")
     logging.getLogger("of.a.library").error("broken")
     assert [2, 2] == [json.loads(line)["worker"] for line in capsys.readouterr().err.splitlines()]
+
+
+def test_what_strangers_wrote_is_only_a_text_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(as_json=False)
+    structlog.get_logger().warning("refused", reason="no\x1b]0;mine\x07\x9b2J")
+    told = capsys.readouterr().err
+    assert "no�]0;mine��2J" in told

@@ -27,10 +27,12 @@ def test_the_page_shows_exactly_what_the_tables_draw() -> None:
     assert PICTURE.findall(diagram()) == PICTURE.findall(PAGE.read_text(encoding="utf-8"))
 
 
-def test_there_is_one_picture_each_for_the_payment_the_draw_and_the_escrow() -> None:
-    payment, draw_, escrow = PICTURE.findall(diagram())
+def test_there_is_one_picture_each_for_the_payment_the_draw_the_purchase_and_the_escrow() -> None:
+    payment, draw_, purchase, escrow = PICTURE.findall(diagram())
     assert "open --> funded: settle" in payment
     assert "held --> captured: capture" in draw_
+    assert "released --> captured: capture" in purchase
+    assert "released --> captured" not in draw_
     assert "running --> ready: keep the answer" in escrow
 
 

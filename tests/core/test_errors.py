@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import traceback
 from collections.abc import Iterator
 
 import pytest
@@ -119,3 +120,11 @@ def test_a_failed_purchase_is_a_flat_object() -> None:
         "next_step": "Raise the limit (`--budget`, `--max`), wait until the window has moved on, or do without.",
         "price_msat": 60_000,
     }
+
+
+def test_a_traceback_of_an_error_ends_with_the_next_step() -> None:
+    told = "".join(traceback.format_exception_only(OverBudget("500 sat/day has 12 sat left")))
+    last, note = told.splitlines()
+    assert "farebox.core.errors.OverBudget: The price is over the budget: 500 sat/day has 12 sat left" == last
+    assert OverBudget.next_step == note
+    assert [note] == pickle.loads(pickle.dumps(OverBudget())).__notes__

@@ -14,6 +14,7 @@ from farebox.core.amount import NOTHING, Amount
 from farebox.core.payment import (
     DRAW_MOVES,
     PAYMENT_MOVES,
+    PURCHASE_MOVES,
     Balance,
     DrawMove,
     DrawState,
@@ -37,6 +38,12 @@ DRAW_CELLS = """
     captured  .         .
     released  .         .
 """
+PURCHASE_CELLS = """
+              capture   release
+    held      captured  released
+    captured  .         .
+    released  captured  .
+"""
 RECEIVED = {PaymentState.FUNDED, PaymentState.SPENT, PaymentState.CREDIT, PaymentState.REFUNDED}
 
 
@@ -58,6 +65,11 @@ def test_a_payment_moves_as_the_table_says_and_no_other_way(state: str, move: st
 @pytest.mark.parametrize(("state", "move", "reached"), cells(DRAW_CELLS))
 def test_a_draw_moves_as_the_table_says_and_no_other_way(state: str, move: str, reached: str | None) -> None:
     assert reached == DRAW_MOVES.get((DrawState(state), DrawMove(move)))
+
+
+@pytest.mark.parametrize(("state", "move", "reached"), cells(PURCHASE_CELLS))
+def test_a_purchase_moves_as_a_draw_and_may_turn_out_to_be_paid(state: str, move: str, reached: str | None) -> None:
+    assert reached == PURCHASE_MOVES.get((DrawState(state), DrawMove(move)))
 
 
 def test_no_state_and_no_move_is_left_out_of_the_cells() -> None:

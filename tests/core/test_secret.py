@@ -148,7 +148,8 @@ def test_a_ring_without_a_good_key_is_refused_and_says_how_to_get_one(masters: l
 
 
 def test_random_keys_are_taken() -> None:
-    assert 1000 == len(KeyRing([secrets.token_bytes(KEY_BYTES) for _ in range(1000)]).key_ids())
+    for _ in range(1000):
+        assert 1 == len(KeyRing([secrets.token_bytes(KEY_BYTES)]).key_ids())
 
 
 def test_a_ring_is_keys_that_never_change() -> None:

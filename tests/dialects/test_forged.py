@@ -21,10 +21,10 @@ import farebox
 from farebox.core.amount import Amount
 from farebox.core.errors import CredentialRejected, FareboxError, NodeUnavailable
 from farebox.core.exchange import Credential, Quote, Wire
+from farebox.core.macaroon import Macaroon
 from farebox.core.payment import Answer, PaymentState
 from farebox.core.secret import KeyRing
 from farebox.dialects import L402, PaymentAuth, PaymentHash
-from farebox.dialects.macaroon import Macaroon
 from farebox.gate import Challenged, Grant, Terms, Visit
 from farebox.gate.terms import UNLIMITED
 from farebox.http.selling import Gate, Talk
@@ -250,7 +250,7 @@ def test_nothing_that_was_signed_is_compared_but_in_constant_time(room: str) -> 
 
 
 @pytest.mark.parametrize(
-    "module", ["core/secret.py", "dialects/macaroon.py", "dialects/payment_auth.py", "lightning/phoenixd_api.py"]
+    "module", ["core/secret.py", "core/macaroon.py", "dialects/payment_auth.py", "lightning/phoenixd_api.py"]
 )
 def test_what_checks_a_secret_does_it_in_constant_time(module: str) -> None:
     assert "hmac.compare_digest(" in (SOURCE / module).read_text()

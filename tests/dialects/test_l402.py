@@ -15,10 +15,10 @@ from pymacaroons.serializers import BinarySerializer
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, CredentialRejected, MalformedChallenge, MalformedCredential
 from farebox.core.exchange import Challenge, Credential, Json, Wire
+from farebox.core.macaroon import Macaroon
 from farebox.core.ports import Dialect
 from farebox.core.secret import KeyRing, Secret
 from farebox.dialects import L402
-from farebox.dialects.macaroon import Macaroon
 from farebox.testing.dialects import NOW, PREIMAGE, QUOTE, DialectSuite, sample_credential, sample_invoice
 
 OLD = sha256(b"an old key").digest()
@@ -253,17 +253,17 @@ def test_the_price_beside_the_invoice_is_told_even_when_it_is_another_one() -> N
     bodies: list[dict[str, Json]] = [
         {"amount_sats": 5},
         {"price_sats": 5},
-        {"amount_sats": 6, "protocols": {"l402": {"price_msat": 5000, "price_sats": 6}}},
+        {"amount_sats": 5, "protocols": {"l402": {"price_msat": 5000, "price_sats": 5}}},
     ]
     for body in bodies:
         (challenge,) = L402().read_challenges(challenged(SPELLINGS["deployed"], body=body))
         assert challenge.amount == Amount.sats(5)
 
 
-@pytest.mark.parametrize("price", ["5", 0.5, True, None, -1, 10**30, [5], {"sats": 5}])
-def test_a_price_that_can_t_be_read_tells_nothing(price: Json) -> None:
-    (challenge,) = L402().read_challenges(challenged(SPELLINGS["deployed"], body={"amount_sats": price}))
-    assert challenge.amount is None
+@pytest.mark.parametrize("price", ["five", True, -1, 10**30, [5], {"sats": 5}])
+def test_a_price_that_can_t_be_read_makes_the_challenge_malformed(price: Json) -> None:
+    with pytest.raises(MalformedChallenge):
+        L402().read_challenges(challenged(SPELLINGS["deployed"], body={"amount_sats": price}))
 
 
 def test_a_credential_without_a_preimage_is_not_written() -> None:
@@ -554,3 +554,47 @@ def test_a_refusal_tells_the_caveat_s_name_and_no_secret() -> None:
     with pytest.raises(CredentialRejected) as caught:
         L402(KEYS).verify(attenuated(PREIMAGE.hex().encode()), now=NOW)
     assert PREIMAGE.hex() not in str(caught.value)
+
+
+# --- good for more than one call --------------------------------------------------------------------------------------
+
+
+def minted(*caveats: bytes) -> Challenge:
+    macaroon = Macaroon.mint(b"key", b"identifier", location=b"elsewhere", caveats=caveats)
+    return Challenge(
+        dialect="L402", invoice=INVOICE.text, payment_hash=INVOICE.payment_hash, token=macaroon.write_base64()
+    )
+
+
+IN_AN_HOUR = NOW + timedelta(hours=1)
+A_YEAR = NOW + timedelta(days=365)
+
+
+@pytest.mark.parametrize(
+    ("caveats", "until"),
+    [
+        ((), A_YEAR),
+        ((b"services=loop:0", b"loop_capabilities="), A_YEAR),
+        ((b"loop_valid_until=%d" % IN_AN_HOUR.timestamp(),), IN_AN_HOUR),
+        ((b"loop_valid_until=99999999999", b"loop_valid_until=%d" % IN_AN_HOUR.timestamp()), IN_AN_HOUR),
+        ((b"RequestPath = /x", b"ExpiresAt = %d" % IN_AN_HOUR.timestamp()), IN_AN_HOUR),
+        ((b"loop_valid_until=%d" % NOW.timestamp(),), None),
+        ((b"loop_valid_until=soon",), A_YEAR),
+    ],
+)
+def test_a_token_may_be_good_for_other_calls_until_its_caveats_end_it(
+    caveats: tuple[bytes, ...], until: datetime | None
+) -> None:
+    assert until == L402().reusable_until(minted(*caveats), now=NOW)
+
+
+def test_a_token_of_ours_is_good_for_its_one_request() -> None:
+    for service in ("farebox", "my-api_2"):
+        issued = L402(KeyRing.generate(), service).issue(QUOTE, INVOICE, valid_until=IN_AN_HOUR)
+        assert issued is not None
+        assert L402().reusable_until(issued, now=NOW) is None
+
+
+def test_a_token_that_can_t_be_read_may_be_good_for_other_calls() -> None:
+    opaque = Challenge(dialect="L402", invoice=INVOICE.text, payment_hash=INVOICE.payment_hash, token="opaque~token")
+    assert A_YEAR == L402().reusable_until(opaque, now=NOW)

@@ -19,8 +19,39 @@ def test_no_price_writes_and_reads_nothing() -> None:
     assert read_price({}, {"amount": 5}) is None
 
 
-def test_the_first_place_that_tells_a_price_counts_and_the_exact_one_before_the_rounded() -> None:
-    assert read_price({}, {"price_sats": 2, "price_msat": 1500}, {"amount_sats": 9}) == Amount.msats(1500)
+@pytest.mark.parametrize(
+    ("place", "price"),
+    [
+        ({"price_sats": 5}, Amount.sats(5)),
+        ({"amount_sats": "5"}, Amount.sats(5)),
+        ({"amount_sats": 21.0}, Amount.sats(21)),
+        ({"price_sats": 0.5}, Amount.msats(500)),
+        ({"price_msat": "1500", "price_sats": 2}, Amount.msats(1500)),
+        ({"price_msat": 1500, "price_sats": 1}, Amount.msats(1500)),
+        ({"price_sats": None}, None),
+    ],
+)
+def test_a_price_is_read_in_every_spelling_that_says_one_amount(place: dict[str, Json], price: Amount | None) -> None:
+    assert read_price({}, place, {"amount": "prose"}) == price
+
+
+@pytest.mark.parametrize(
+    "value", ["five", "5 sat", "", " 5", "0x5", 0.0001, True, -1, "-1", 10**30, float("nan"), [5], {}]
+)
+def test_a_price_that_can_t_be_read_is_never_taken_for_none(value: Json) -> None:
+    with pytest.raises(MalformedChallenge, match="price"):
+        read_price({"amount_sats": value})
+
+
+def test_two_prices_that_differ_by_more_than_rounding_are_refused() -> None:
+    for places in (
+        ({"price_sats": 1, "price_msat": 21_000},),
+        ({"price_sats": 1}, {"amount_sats": 21}),
+        ({"amount_sats": 3, "price_msat": 1500},),
+        ({"amount_msat": 1500}, {"price_msat": 1501}),
+    ):
+        with pytest.raises(MalformedChallenge, match="in another"):
+            read_price(*places)
 
 
 @pytest.mark.parametrize("body", [{}, {"protocols": None}, {"protocols": [1]}, {"protocols": {"l402": "x"}}])

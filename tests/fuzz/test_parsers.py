@@ -39,9 +39,9 @@ from farebox.core.errors import (
     MalformedValue,
 )
 from farebox.core.exchange import Wire
+from farebox.core.macaroon import MOST_BYTES, Macaroon
 from farebox.core.secret import KeyRing
 from farebox.dialects import L402, PaymentAuth, PaymentHash
-from farebox.dialects.macaroon import MOST_BYTES, Macaroon
 from farebox.http.client import ClientPrefix
 from farebox.http.request import Reader
 from farebox.http.server import strict_http

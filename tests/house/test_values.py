@@ -55,6 +55,7 @@ def test_only_the_command_line_reads_the_environment(modules) -> None:
 
 def test_no_error_is_defined_outside_the_tree(modules) -> None:
     tree = {node.name for node in modules["farebox.core.errors"].tree.body if isinstance(node, ast.ClassDef)}
+    tree.add("FareboxError")  # its root, which stands by itself
     offenders = [
         f"{module.where}:{node.lineno} {node.name}"
         for module in modules.values()

@@ -14,9 +14,9 @@ import pytest
 
 from farebox.core.amount import Amount
 from farebox.core.errors import NodeUnavailable, StoreUnavailable, WalletError
+from farebox.core.macaroon import Macaroon
 from farebox.core.ports import InvoiceState, InvoiceStatus
 from farebox.core.secret import KeyRing
-from farebox.dialects.macaroon import Macaroon
 from farebox.gate import Terms
 from farebox.gate.admission import Pace
 from farebox.http.paywall import Manners

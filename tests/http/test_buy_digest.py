@@ -49,7 +49,12 @@ def test_whatever_makes_it_another_call_changes_the_digest(changed: dict[str, An
 
 @pytest.mark.parametrize(
     "changed",
-    [{"headers": {"x-other": "1"}}, {"url": URL + "#here"}, {"url": URL.replace("//", "//me:secret@")}],
+    [
+        {"headers": {"x-other": "1"}},
+        {"headers": {"range": "bytes=4-", "if-range": "x"}},
+        {"url": URL + "#here"},
+        {"url": URL.replace("//", "//me:secret@")},
+    ],
     ids=str,
 )
 def test_what_is_not_sent_or_does_not_matter_leaves_the_digest_alone(changed: dict[str, Any]) -> None:

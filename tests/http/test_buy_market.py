@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -17,6 +17,7 @@ from farebox.core.errors import OverBudget, PaymentFailed, PaymentUnresolved
 from farebox.core.payment import DrawState
 from farebox.dialects import L402, PaymentAuth, PaymentHash
 from farebox.http.buy import AsyncClient
+from farebox.http.buyer import open_buyer
 from farebox.http.paywall import Paywall
 from farebox.lightning.sandbox.trouble import Trouble
 from farebox.stores import open_purse
@@ -58,11 +59,9 @@ async def stall(budget: str = "500 sat/day", **terms: Any) -> AsyncIterator[Stal
         await asyncio.sleep(0)
 
     try:
-        async with AsyncClient(
-            wallet=market.sandbox.buyer, budget=budget, purse=purse, transport=transport, **terms
-        ) as client:
-            client._buyer.payer._clock = market.clock
-            client._buyer.drivers._apause = pause
+        buyer = open_buyer(wallet=market.sandbox.buyer, budget=budget, purse=purse, clock=market.clock, **terms)
+        buyer.drivers.awaiting = replace(buyer.drivers.awaiting, pause=pause)
+        async with AsyncClient(buyer=buyer, transport=transport) as client:
             yield Stall(market, service, purse, client, waits)
     finally:
         purse.close()

@@ -184,12 +184,17 @@ async def test_64_first_calls_at_once_are_one_free_call(face_name: str, open_fac
     assert service.calls == 1
 
 
-async def test_require_and_an_empty_body_get_a_402_and_leave_the_free_call(face_name: str, open_face: Any) -> None:
+@pytest.mark.parametrize("question", [{"params": {"l402": "require"}}, {"headers": {"prefer": "wait=5, l402=require"}}])
+async def test_require_and_an_empty_body_get_a_402_and_leave_the_free_call(
+    question: Any, face_name: str, open_face: Any
+) -> None:
     async with open_face(face_name, Service(), terms=Terms(free_calls=1)) as buyer:
-        forced = await buyer.http.post("/api/dvm", params={"l402": "require"}, json={"prompt": "hi"})
+        forced = await buyer.http.post("/api/dvm", json={"prompt": "hi"}, **question)
         probed = None if face_name == "fastapi" else await buyer.http.post("/api/dvm", json={})
         free = await buyer.ask()
     assert forced.status_code == 402
+    assert forced.headers["ratelimit-policy"] == '"free";q=1;w=86400'
+    assert "ratelimit" not in forced.headers
     assert probed is None or probed.status_code == 402
     assert free.status_code == 200
 

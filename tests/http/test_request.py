@@ -123,6 +123,8 @@ def test_whatever_makes_it_another_request_changes_the_digest(changed: dict[str,
         {"headers": [*scope()["headers"], (b"x-payment-hash", HASH.encode())]},
         {"headers": [*scope()["headers"], (b"authorization", b"L402 abc")]},
         {"headers": [*scope()["headers"], (b"user-agent", b"other")]},
+        {"headers": [*scope()["headers"], (b"prefer", b"l402=require")]},
+        {"headers": [*scope()["headers"], (b"range", b"bytes=4-"), (b"if-range", b'"1"')]},
     ],
     ids=str,
 )

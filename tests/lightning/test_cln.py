@@ -624,7 +624,8 @@ def test_a_balance_that_is_not_told_is_an_error_in_one_line(node: Cln, reply: Ht
 
 
 def test_what_it_can_do_is_declared(node: Cln) -> None:
-    assert {Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT, Capability.STREAM} == node.capabilities
+    beyond = {Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT, Capability.PAYS_ONCE, Capability.STREAM}
+    assert beyond == node.capabilities
 
 
 def test_neither_name_nor_call_shows_the_rune(node: Cln) -> None:

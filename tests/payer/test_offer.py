@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,7 +12,8 @@ from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice, Network
 from farebox.core.budget import Budget
 from farebox.core.errors import ChallengeUnreadable, InvoiceRefused
-from farebox.core.exchange import Challenge, Wire
+from farebox.core.exchange import Challenge, Credential, Wire
+from farebox.core.ports import Dialect
 from farebox.payer import Limits, Offer
 from farebox.payer.offer import choose_offer
 from farebox.testing.buyers import Mint, PlainDialect
@@ -51,10 +53,70 @@ def test_the_cheapest_of_several_invoices_is_chosen() -> None:
     assert cheap == choose(told(challenge(dear), challenge(cheap, OTHER))).invoice
 
 
-def test_at_one_price_the_dialect_that_is_preferred_is_chosen() -> None:
+def test_at_one_price_the_dialect_that_is_spoken_first_is_chosen() -> None:
     invoice = MINT.invoice()
 
     assert PLAIN is choose(told(challenge(invoice, OTHER), challenge(invoice))).dialect
+
+
+class BareDialect(PlainDialect):
+    """One whose proof shows no preimage."""
+
+    def write_credential(self, credential: Credential) -> Wire:
+        return Wire(headers=(("authorization", credential.payment_hash.hex()),))
+
+
+class LooseDialect(PlainDialect):
+    """One whose proof is in a header that redirects take along."""
+
+    def write_credential(self, credential: Credential) -> Wire:
+        return Wire(headers=tuple(("x-proof", value) for _, value in super().write_credential(credential).headers))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("Bare", "Loose", "Other", "Plain"))))
+def test_at_one_price_the_safest_proof_comes_first(order: tuple[str, ...]) -> None:
+    kinds = {"Bare": BareDialect, "Loose": LooseDialect}
+    dialects = [kinds.get(name, PlainDialect)(name) for name in order]
+    wire = Wire()
+    for dialect in dialects:
+        wire |= dialect.write_challenge(challenge(MINT.invoice(), dialect))
+    chosen = []
+    while dialects:
+        offer = choose_offer(wire, dialects=dialects, limits=LIMITS, now=CLOCK(), keeps_proofs=True)
+        chosen.append(offer.dialect.name)
+        dialects = [dialect for dialect in dialects if dialect is not offer.dialect]
+
+    assert [name for name in order if name in ("Other", "Plain")] == chosen[:2]
+    assert ["Loose", "Bare"] == chosen[2:]
+
+
+def test_what_the_caller_prefers_is_chosen_at_one_price_whatever_the_proof_and_at_no_higher_one() -> None:
+    bare = BareDialect("Bare")
+    limits = replace(LIMITS, prefer=("Bare", "Other"))
+
+    def chosen(first: Invoice, second: Invoice, other: PlainDialect) -> Dialect:
+        wire = PLAIN.write_challenge(challenge(first)) | other.write_challenge(challenge(second, other))
+        return choose_offer(wire, dialects=[PLAIN, OTHER, bare], limits=limits, now=CLOCK()).dialect
+
+    dear, cheap = MINT.invoice(Amount.sats(30)), MINT.invoice(Amount.sats(20))
+    assert [bare, OTHER, PLAIN] == [chosen(cheap, cheap, bare), chosen(cheap, cheap, OTHER), chosen(cheap, dear, bare)]
+
+
+def test_a_proof_that_a_redirect_would_take_along_is_not_bought_where_that_can_not_be_kept_from_it() -> None:
+    loose, invoice = LooseDialect("Loose"), MINT.invoice()
+    wire = loose.write_challenge(challenge(invoice, loose))
+
+    with pytest.raises(InvoiceRefused, match="could not be sent"):
+        choose_offer(wire, dialects=[loose], limits=LIMITS, now=CLOCK())
+    assert loose is choose_offer(wire, dialects=[loose], limits=LIMITS, now=CLOCK(), keeps_proofs=True).dialect
+
+
+def test_a_cheaper_invoice_comes_before_a_safer_proof() -> None:
+    bare = BareDialect("Bare")
+    cheap, dear = MINT.invoice(Amount.sats(20)), MINT.invoice()
+    wire = told(challenge(dear)) | bare.write_challenge(challenge(cheap, bare))
+
+    assert bare is choose_offer(wire, dialects=[PLAIN, bare], limits=LIMITS, now=CLOCK()).dialect
 
 
 def test_what_one_dialect_cannot_read_does_not_hide_another() -> None:
@@ -133,6 +195,13 @@ def test_an_invoice_for_the_wallet_s_network_is_taken_and_for_any_when_the_walle
 
     assert Amount.sats(21) == choose(told(challenge(MINT.invoice())), ON_REGTEST).amount
     assert mainnet == choose(told(challenge(mainnet))).invoice
+
+
+def test_an_invoice_by_the_wallet_s_own_node_is_refused() -> None:
+    invoice = MINT.invoice()
+
+    assert "own node" in refused(told(challenge(invoice)), replace(LIMITS, own=frozenset((invoice.payee,))))
+    assert invoice == choose(told(challenge(invoice)), replace(LIMITS, own=frozenset((bytes(33),)))).invoice
 
 
 @pytest.mark.parametrize(

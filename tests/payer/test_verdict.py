@@ -54,3 +54,10 @@ def test_a_conflict_of_an_unknown_kind_is_the_caller_s_own(kind: Json) -> None:
 def test_a_402_without_an_invoice_is_a_refusal_unless_it_says_to_come_again() -> None:
     assert isinstance(verdict(402), Refused)
     assert isinstance(verdict(402, retry_after="1"), ComeAgain)
+
+
+@pytest.mark.parametrize("text", ["Fri, 31 Dec 9999 23:59:59 -2300", "Fri, 01 Jan 0001 00:00:00 +2300"])
+def test_a_date_beyond_all_calendars_is_no_reason_to_stumble(text: str) -> None:
+    answer = Answered(status=503, origin="https://a.example:443", wire=Wire(headers=(("retry-after", text),)))
+
+    assert isinstance(judge(answer, bytes(32), dialects=(), now=NOON), ComeAgain)

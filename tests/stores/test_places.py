@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from farebox.core.errors import ConfigError
-from farebox.stores import open_ledger, versions
+from farebox.stores import open_ledger, open_purse, versions
 from farebox.stores.places import migrate_ledger, shown
 from farebox.stores.statements import Migration, Phase, migrations
 
 
-def test_a_ledger_in_postgresql_without_its_driver_is_refused_with_what_to_type(
+def test_a_place_in_postgresql_without_its_driver_is_refused_with_what_to_type(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    for opening in (open_ledger, migrate_ledger):
+    for opening in (open_ledger, migrate_ledger, open_purse):
         with pytest.raises(ConfigError) as refused:
             opening("postgresql://u:hunter2@127.0.0.1/shop")
         assert "pip install 'farebox[postgresql]'" in str(refused.value)

@@ -31,7 +31,7 @@ from farebox.stores.postgres_schema import migrate_database
 from farebox.stores.postgres_text import translated
 from farebox.stores.statements import Migration, Phase, migrations, statements
 from farebox.testing.ledger_stage import run_sql
-from farebox.testing.postgres import Ledgers, Postgres, free_port
+from farebox.testing.postgres import Ledgers, Postgres, database_of, free_port
 from farebox.testing.postgres_proxy import Loss, PostgresProxy
 
 pytestmark = pytest.mark.system
@@ -53,21 +53,9 @@ def url(ledgers: Ledgers) -> str:
     return ledgers.take()
 
 
-@pytest.fixture
-def raw_url(postgres: Postgres) -> Iterator[str]:
-    """A database with nothing in it."""
-    made = postgres.new_database()
-    yield made
-    postgres.drop(made)
-
-
 def engine_of(ledger: SqlLedger) -> PostgresEngine:
     assert isinstance(ledger.engine, PostgresEngine)
     return ledger.engine
-
-
-def database_of(url: str) -> str:
-    return url.rpartition("/")[2]
 
 
 def invoice(name: str) -> Payment:

@@ -20,6 +20,7 @@ from farebox.core.amount import Amount
 from farebox.core.budget import Window
 from farebox.core.payment import Payment, PaymentState
 from farebox.stores import open_ledger, open_purse
+from farebox.testing.postgres import Postgres
 
 pytestmark = pytest.mark.system
 
@@ -267,12 +268,60 @@ purse.close()
 """
 
 
-def test_sixteen_buyers_on_one_budget_never_spend_more(tmp_path: Path) -> None:
-    file = tmp_path / "purse.db"
-    paid = len(told_by([start(BUYER, str(file), f"{number}") for number in range(16)]))
-    purse = open_purse(file)
+def sixteen_buyers_spend_up_to_their_budget(place: str) -> None:
+    paid = len(told_by([start(BUYER, place, f"{number}") for number in range(16)]))
+    purse = open_purse(place)
     spent = purse.spent(Window.read("500 sat/day"))
     purse.close()
     assert Amount.sats(21 * paid) == spent
     assert spent <= Amount.sats(500)
     assert spent > Amount.sats(500 - 23)
+
+
+def test_sixteen_buyers_on_one_budget_never_spend_more(tmp_path: Path) -> None:
+    sixteen_buyers_spend_up_to_their_budget(str(tmp_path / "purse.db"))
+
+
+def test_sixteen_buyers_of_a_fleet_on_one_budget_never_spend_more(postgres: Postgres) -> None:
+    url = postgres.new_database()
+    sixteen_buyers_spend_up_to_their_budget(url)
+    postgres.drop(url)
+
+
+GUARDED = """
+import sys, time
+from datetime import UTC, datetime
+from hashlib import sha256
+from farebox.core.amount import Amount
+from farebox.core.errors import TooManyInFlight
+from farebox.core.exchange import Challenge
+from farebox.core.purse import Guards, Purchase
+from farebox.stores import open_purse
+
+purse = open_purse(sys.argv[1])
+for host in ("host:a.example", "host:b.example"):
+    payment_hash = sha256(f"{host} {sys.argv[2]}".encode()).digest()
+    purchase = Purchase(
+        payment_hash=payment_hash, request_digest=bytes(32), origin="https://a.example:443", url="https://a.example/",
+        amount=Amount.sats(1), fee_limit=Amount(0), invoice_expires_at=datetime.now(UTC), labels=frozenset({host}),
+        challenge=Challenge(dialect="L402", invoice="lnbcrt1", payment_hash=payment_hash),
+    )
+    try:
+        assert purse.hold(purchase, [], Guards(seller=host)) is None
+        print(host, flush=True)
+    except TooManyInFlight:
+        pass
+purse.close()
+"""
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_of_eight_processes_exactly_two_pay_a_host_at_once(
+    tmp_path: Path, request: pytest.FixtureRequest, engine: str
+) -> None:
+    postgres: Postgres | None = request.getfixturevalue("postgres") if engine == "postgresql" else None
+    place = postgres.new_database() if postgres else str(tmp_path / "purse.db")
+    held = Counter(told_by([start(GUARDED, place, f"{number}") for number in range(8)]))
+    if postgres:
+        postgres.drop(place)
+    assert {"host:a.example": 2, "host:b.example": 2} == held

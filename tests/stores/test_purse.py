@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -13,9 +14,12 @@ from farebox.core.budget import Window
 from farebox.core.errors import ConfigError, OverBudget, StoreUnavailable
 from farebox.core.payment import DrawState
 from farebox.core.ports import KEPT, Clock, Purse
-from farebox.stores import open_purse
+from farebox.stores import open_purse, versions
+from farebox.stores.statements import migrations
 from farebox.testing.market import StillClock
-from farebox.testing.purses import DAILY, DAY, DIGEST, HOURLY, PREIMAGE, PurseSuite, purchase
+from farebox.testing.postgres import Ledgers, Postgres
+from farebox.testing.purse_stage import DAILY, DAY, DIGEST, HOURLY, PREIMAGE, purchase
+from farebox.testing.purses import PurseSuite
 
 NOTHING = Amount(0)
 
@@ -32,6 +36,26 @@ class TestSqliteFile(PurseSuite):
 
     def open_purse(self, clock: Clock) -> Purse:
         return open_purse(next(self.paths), clock)
+
+
+@pytest.fixture(scope="module")
+def purses(postgres: Postgres) -> Ledgers:
+    """Databases with empty tables."""
+    from farebox.stores.purse_postgres import MACHINES, ROOM
+
+    return Ledgers(postgres, room=ROOM, moves=MACHINES)
+
+
+@pytest.mark.system
+class TestPostgres(PurseSuite):
+    model_runs = 8
+
+    @pytest.fixture(autouse=True)
+    def databases(self, purses: Ledgers) -> None:
+        self.purses = purses
+
+    def open_purse(self, clock: Clock) -> Purse:
+        return open_purse(self.purses.take(), clock)
 
 
 @pytest.fixture
@@ -120,8 +144,8 @@ def test_a_draw_that_is_no_move_of_the_table_is_refused_by_the_file(purse: Purse
     bought = purchase(clock)
     purse.hold(bought, ())
     purse.release(bought.payment_hash, reason="no route")
-    with pytest.raises(StoreUnavailable), purse._transaction() as tx:  # type: ignore[attr-defined]  # behind its back
-        tx.execute("UPDATE purchases SET state = 'captured'")
+    with pytest.raises(StoreUnavailable), purse.writing() as tx:  # type: ignore[attr-defined]  # behind its back
+        tx.execute("UPDATE purchases SET state = 'held', counted_msat = amount_msat + fee_limit_msat")
     assert [DrawState.RELEASED] == [kept.state for kept in purse.history(9)]
 
 
@@ -138,3 +162,53 @@ def test_a_purse_that_can_not_be_closed_to_others_is_not_used(
     with pytest.raises(ConfigError) as refused:
         open_purse(tmp_path / "purse.db", clock)
     assert str(tmp_path / "purse.db") in str(refused.value)
+
+
+# --- files of before --------------------------------------------------------------------------------------------------
+
+ORIGINS = {
+    "https://api.example.com:443": "host:api.example.com",
+    "http://api2:8402": "host:api2",
+    "https://API.example.com:8443": "host:api.example.com",
+    "http://192.0.2.17:8402": "host:192.0.2.17",
+    "http://192.0.2.17": "host:192.0.2.17",
+    "https://shop42": "host:shop42",
+    "http://[::1]:8402": "host:[::1]",
+    "http://[2001:db8::17]:443": "host:[2001:db8::17]",
+    "http://[2001:db8::17]": "host:[2001:db8::17]",
+}
+
+
+def test_a_purse_of_before_is_given_the_hosts_of_what_was_bought(tmp_path: Path, clock: StillClock) -> None:
+    file = tmp_path / "purse.db"
+    with pytest.MonkeyPatch.context() as older:
+        ours = migrations("purse", "sqlite")
+        older.setattr(versions, "migrations", lambda room, engine: ours[:2])
+        open_purse(file, clock).close()
+    database = sqlite3.connect(file)
+    for number, origin in enumerate(ORIGINS):
+        payment_hash, state = purchase(clock, origin).payment_hash, "held" if number else "captured"
+        database.execute(
+            "INSERT INTO purchases (payment_hash, attempt, request_digest, origin, url, amount_msat, fee_limit_msat,"
+            " challenge_json, invoice_expires_at_ms, state, preimage, held_at_ms, counted_msat, counted_at_ms)"
+            " VALUES (?, 0, ?, ?, '', 5000, 0, ?, 0, ?, ?, ?, 5000, ?)",
+            (payment_hash, DIGEST, origin, CHALLENGE, state, None if number else payment_hash, number + 1, number + 1),
+        )
+    database.commit()
+    database.close()
+    purse = open_purse(file, clock)
+    assert ORIGINS == {one.origin: " ".join(one.labels) for one in purse.history(99)}
+    assert Amount.sats(10) == purse.spent(Window.read("9 sat/month on 192.0.2.17"))
+    assert ("", b"", None, None) == (
+        (one := purse.history(1)[0]).resource, one.payee, one.undelivered_at, one.reusable_until
+    )  # fmt: skip
+    with pytest.raises(OverBudget):
+        purse.hold(purchase(clock, labels=["host:shop42"]), [Window.read("25 sat/day on shop42")])
+    assert len(ORIGINS) == len(purse.unfinished())
+    purse.close()
+
+
+CHALLENGE = (
+    '{"dialect": "L402", "invoice": "lnbcrt1", "payment_hash": "", "amount_msat": null, "token": "", "parameters": [],'
+    ' "expires_at_ms": null}'
+)

@@ -12,7 +12,7 @@ import pytest
 
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, StoreUnavailable
-from farebox.core.payment import DRAW_MOVES, Answer, Hold, Payment, PaymentState
+from farebox.core.payment import PURCHASE_MOVES, Answer, Hold, Payment, PaymentState
 from farebox.stores import open_ledger, open_purse, places, sqlite, versions
 from farebox.stores.engine import edges
 from farebox.stores.ledger import SqlLedger
@@ -238,18 +238,20 @@ def test_a_place_that_may_not_be_written_to_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_older_file_is_migrated_and_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = migrations("purse", "sqlite")[:1]
+    first = migrations("purse", "sqlite")[:2]
     with monkeypatch.context() as older:
         older.setattr(versions, "migrations", lambda room, engine: first)
-        connection = open_file(tmp_path / "purse.db", room="purse", moves={"draw_moves": edges(DRAW_MOVES)})
+        connection = open_file(tmp_path / "purse.db", room="purse", moves={"draw_moves": edges(PURCHASE_MOVES)})
         connection.execute(
             "INSERT INTO purchases VALUES"
             " (zeroblob(32), 0, zeroblob(32), 'o', 'u', 1, 0, 0, '{}', 0, 'held', NULL, 0, '', 0, 1, 0)"
         )
         connection.close()
-    connection = open_file(tmp_path / "purse.db", room="purse", moves={"draw_moves": edges(DRAW_MOVES)})
+    connection = open_file(tmp_path / "purse.db", room="purse", moves={"draw_moves": edges(PURCHASE_MOVES)})
     assert [(1,)] == connection.execute("SELECT count(*) FROM purchases").fetchall()
-    assert [("purse", 1), ("purse", 2)] == connection.execute("SELECT room, number FROM migrations").fetchall()
+    assert [("purse", number) for number in (1, 2, 3, 4)] == connection.execute(
+        "SELECT room, number FROM migrations"
+    ).fetchall()
     connection.close()
 
 

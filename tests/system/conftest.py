@@ -139,6 +139,57 @@ def open_shop_in(tmp_path: Path) -> Any:
     return lambda folder, *arguments: opened_shop(tmp_path / folder, *arguments)
 
 
+@dataclass
+class Forwarder:
+    """`farebox proxy` and its process."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+    place: Mapping[str, str]
+
+    @property
+    def told(self) -> str:
+        """All that it wrote to standard error."""
+        return (self.folder / "stderr").read_text()
+
+    @property
+    def token(self) -> Mapping[str, str]:
+        """The header for `/pay/`."""
+        return {"farebox-purse": self.place["token"]}
+
+
+@contextmanager
+def opened_forwarder(folder: Path, wallet: str, *arguments: str) -> Iterator[Forwarder]:
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder / "state.json"
+    state.unlink(missing_ok=True)
+    command = [str(COMMAND), "proxy", "--listen", "127.0.0.1:0", "--state", str(state), *arguments]
+    own = environment(folder, FAREBOX_WALLET=wallet, FAREBOX_STATE=str(folder / "buyer"))
+    with (folder / "stdout").open("ab") as stdout, (folder / "stderr").open("ab") as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder, env=own)
+    until = time.monotonic() + PATIENCE_S
+    try:
+        while not state.exists():
+            assert process.poll() is None, (folder / "stderr").read_text()
+            assert time.monotonic() < until, (folder / "stderr").read_text()
+            time.sleep(0.01)
+        forwarder = Forwarder(folder, process, json.loads(state.read_text()))
+        yield forwarder
+        process.send_signal(signal.SIGTERM)
+        assert (0, "") == (process.wait(timeout=PATIENCE_S), "Traceback" * ("Traceback" in forwarder.told))
+        assert forwarder.place["token"] not in forwarder.told
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def open_forwarder(tmp_path: Path) -> Any:
+    """Opens a proxy that pays: `with open_forwarder(wallet, "--limit", "50 sat/day") as forwarder`."""
+    return lambda wallet, *arguments: opened_forwarder(tmp_path / "forwarder", wallet, *arguments)
+
+
 @pytest.fixture
 def farebox(tmp_path: Path) -> Any:
     """Runs the command to its end: `farebox("init")`, in a folder of its own with an empty home."""
@@ -155,6 +206,32 @@ def farebox(tmp_path: Path) -> Any:
         )
 
     return run
+
+
+@pytest.fixture
+def start_farebox(tmp_path: Path) -> Iterator[Any]:
+    """Starts the command and does not wait for its end: `process = start_farebox("call", url)`."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, **more: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [str(COMMAND), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=environment(tmp_path, **more),
+            # Whoever runs the tests in the background may have it ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=PATIENCE_S)
 
 
 LND_CONFIG = """
@@ -263,6 +340,8 @@ def served(app: Any, *, port: int = 0, ws: Any = "none") -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
+        thread.join(PATIENCE_S)
+        server.force_exit = True  # a test that failed may have left a call that never ends
         thread.join()
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,16 +135,147 @@ def test_a_dry_run_tells_the_price_pays_nothing_and_ends_with_10(shop: Any, call
     assert ("21 sat", 21_000, True, False) == tuple(price[name] for name in ("price", "amount_msat", "fits", "free"))
 
 
-@pytest.mark.parametrize("free_calls", [1])
-def test_a_dry_run_of_what_is_free_ends_with_0(shop: Any, call: Any) -> None:
-    told = call(f"{shop.url}/write", "-d", "hello", "--dry-run")
-    assert (0, True) == (told.returncode, json.loads(told.stdout)["free"])
+def test_with_i_the_head_of_the_answer_is_printed_before_it(shop: Any, call: Any, writer: Any) -> None:
+    told = call(f"{shop.url}/write", "-d", "hello", "-i")
+    head, _, body = told.stdout.partition("\n\n")
+    assert "HTTP/1.1 200 OK" == head.splitlines()[0]
+    assert "content-type: application/json" in head.splitlines()
+    assert {"text": writer.runs["hello"][0]} == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "location"),
+    [((), "-L follows it"), (("-L",), "the server answered 404")],
+)
+def test_a_redirect_is_followed_only_where_that_is_wanted(
+    arguments: tuple[str, ...], location: str, serve_app: Any, farebox: Any
+) -> None:
+    async def moved(scope: Any, receive: Any, send: Any) -> None:
+        status = 302 if scope["path"] == "/" else 404
+        await send({"type": "http.response.start", "status": status, "headers": [(b"location", b"/elsewhere")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    with serve_app(moved) as url:
+        told = farebox("call", url, *arguments)
+    assert location in told.stderr
+    assert (7 if arguments else 0) == told.returncode
+
+
+@pytest.mark.parametrize("place", ["http://a..b/", "http://xn--a/"])
+def test_a_redirect_to_what_is_no_address_is_told_in_one_object(place: str, serve_app: Any, farebox: Any) -> None:
+    async def moved(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 302, "headers": [(b"location", place.encode())]})
+        await send({"type": "http.response.body", "body": b""})
+
+    with serve_app(moved) as url:
+        told = [farebox("call", "-L", url), farebox("call", "-L", "--dry-run", url)]
+    assert [(6, False)] * 2 == [(each.returncode, complaint(each)["money_moved"]) for each in told]
+
+
+def test_what_is_no_text_is_base64_in_a_json_object(serve_app: Any, farebox: Any) -> None:
+    async def give(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"\xff\x00"})
+
+    with serve_app(give) as url:
+        told = json.loads(farebox("call", url, "--json").stdout)
+    assert (None, "/wA=", 2) == (told["body"], told["body_base64"], told["size"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("call", "http://user:password@127.0.0.1:1/"), "credentials"),
+        (("call", "http://127.0.0.1:1/", "-d", "@nosuch"), "nosuch"),
+        (("call", "http://127.0.0.1:1/", "-o", "no/such/folder/book"), "no/such/folder/book"),
+        (("call", "http://127.0.0.1:1/", "--wallet", "bogus://:password@127.0.0.1"), "bogus"),
+        (("call", "http://127.0.0.1:1/", "--budget", "500 sat/dya"), "'dya' is no span"),
+        (("call", "http://127.0.0.1:1/", "--max-redirects", "many"), "--max-redirects"),
+        (("call",), "url"),
+        (("call", "http://127.0.0.1:1/", "--nosuch"), "--nosuch"),
+        (("budget", "--time-zone", "Nowhere"), "Nowhere"),
+        (("approvals", "approve", "7"), "7 is not known"),
+        (("purse", "show", "nobody"), "nobody"),
+        (("purse", "revoke", "nobody"), "nobody"),
+        (("proxy",), "FAREBOX_WALLET"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_what_was_called_wrongly_sends_nothing_and_ends_with_2(
+    arguments: tuple[str, ...], named: str, farebox: Any
+) -> None:
+    more = {"FAREBOX_WALLET": "phoenixd+http://:pw@127.0.0.1:1"} if "--budget" in arguments else {}
+    told = farebox(*arguments, **more)
+    assert (2, "") == (told.returncode, told.stdout)
+    assert "password" not in told.stderr
+    told_of = complaint(told)
+    assert (2, False) == (told_of["exit_code"], told_of["money_moved"])
+    assert named in told_of["message"]
+
+
+HOSTILE = b"HTTP/1.1 404 Not\x1b[31m Found\r\nServer: \x1b]0;head\x07\r\nConnection: close\r\n\r\n\x1b[2J\x9bbody\tend"
+
+
+@pytest.fixture
+def hostile_url() -> Iterator[str]:
+    """A server that writes what no honest one can."""
+
+    def answer() -> None:
+        line, _ = listening.accept()
+        with line:
+            line.recv(65536)
+            line.sendall(HOSTILE)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=answer)
+        answering.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        answering.join(timeout=20)
+
+
+def test_a_terminal_does_not_obey_what_a_server_writes(hostile_url: str, tmp_path: Path) -> None:
+    shown = on_a_terminal(tmp_path, "call", "-i", "-v", hostile_url)
+    assert "�[2J�body" in shown
+    assert ["< server: �]0;head�", "server: �]0;head�"] == [line for line in shown.splitlines() if "head" in line]
+    assert 3 == shown.count("404 Not�[31m Found")
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
+
+
+def test_a_pipe_gets_what_a_server_writes_as_it_is(hostile_url: str, start_farebox: Any) -> None:
+    out, _ = start_farebox("call", hostile_url).communicate(timeout=20)
+    assert HOSTILE.partition(b"\r\n\r\n")[2] == out
+
+
+def on_a_terminal(folder: Path, *arguments: str) -> str:
+    """All that the command writes to a terminal that knows no colours."""
+    ours, theirs = pty.openpty()
+    home = {"HOME": str(folder), "PATH": os.environ["PATH"], "TERM": "dumb"}
+    command = [Path(sys.executable).with_name("farebox"), *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=home) as running:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # which is how Linux says that the other end is closed
+            while part := os.read(ours, 4096):
+                shown += part
+        os.close(ours)
+        assert running.wait(timeout=20) is not None
+    return shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("farebox call --pref", "--prefer"), ("farebox call --prefer p", "payment")]
+)
+def test_a_shell_can_complete_options_and_their_values(typed: str, offered: str, farebox: Any) -> None:
+    words = typed.split()
+    more = {"_FAREBOX_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    assert [offered] == farebox(**more).stdout.split()
 
 
 def test_a_call_that_costs_and_no_wallet_says_how_to_name_one(shop: Any, farebox: Any) -> None:
     told = farebox("call", f"{shop.url}/write", "-d", "hello")
-    assert 1 == told.returncode
+    assert 2 == told.returncode
     assert "FAREBOX_WALLET" in complaint(told)["message"]
+    assert complaint(told)["money_moved"] is False
 
 
 def test_a_shop_on_this_machine_lends_its_play_money(shop: Any, farebox: Any) -> None:

@@ -24,10 +24,10 @@ import structlog
 
 from farebox.cli.logs import configure
 from farebox.core.exchange import Challenge, Credential, Wire
+from farebox.core.macaroon import Macaroon
 from farebox.core.ports import Conversation, HttpCall, HttpReply, Paid
 from farebox.core.secret import KeyRing, Secret
 from farebox.dialects import L402, PaymentAuth
-from farebox.dialects.macaroon import Macaroon
 from farebox.gate import Terms
 from farebox.http.paywall import Paywall
 from farebox.http.request import Receive, Scope, Send

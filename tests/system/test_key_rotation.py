@@ -19,8 +19,8 @@ import pytest
 
 from farebox.cli.keys import revoke, rotate
 from farebox.cli.state import key_ring
+from farebox.core.macaroon import Macaroon
 from farebox.core.ports import Paid
-from farebox.dialects.macaroon import Macaroon
 
 pytestmark = [pytest.mark.system, pytest.mark.anyio]
 

@@ -13,11 +13,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from farebox.cli.approvals_command import approvals
+from farebox.cli.buying import budget, call, history, resume
 from farebox.cli.doctor_command import doctor
 from farebox.cli.options import Json, ReceiverUrl, State
 from farebox.cli.options import folder as _folder
 from farebox.cli.output import errors_told
+from farebox.cli.proxy_command import proxy
+from farebox.cli.purse_command import purse
 from farebox.cli.refund_command import refund
+from farebox.cli.wallet_serve_command import serve_wallet
 
 
 class Level(StrEnum):
@@ -36,7 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes of `call`: 0 done, 1 failed, 2 usage, 3 over budget or refused before paying, 4 payment failed, "
-    "5 unresolved, 6 network, 7 refused by the server, 8 paid and not served, 10 dry run of a call that costs.",
+    "5 unresolved, 6 network, 7 refused by the server, 8 paid and not served, 10 dry run of a call that costs, "
+    "11 needs a person's approval.",
 )
 
 
@@ -223,7 +229,7 @@ def prune_keys(file: KeyFile = None, as_json: Json = False, state_dir: State = N
 
 
 class _ShowsByDefault(TyperGroup):
-    """`farebox ledger [STORE]` is short for `farebox ledger show [STORE]`."""
+    """`farebox ledger [STORE]` is short for `farebox ledger show [STORE]`, and so with `wallet`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
@@ -291,75 +297,19 @@ def verify_ledger(
 app.command(rich_help_panel="Sell")(refund)
 
 
-@app.command(rich_help_panel="Buy", context_settings={"ignore_unknown_options": False})
-def call(
-    url: Annotated[str, typer.Argument(help="What to call.")],
-    data: Annotated[
-        str | None, typer.Option("-d", "--data", help="The body; @FILE reads it, @- from standard input.")
-    ] = None,
-    method: Annotated[str | None, typer.Option("-X", "--request", help="Default: GET, or POST with -d.")] = None,
-    header: Annotated[list[str] | None, typer.Option("-H", "--header", help='"Name: value"; may be repeated.')] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the answer to a file.")] = None,
-    wallet: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FAREBOX_WALLET",
-            help="What pays, such as phoenixd+http://:PASSWORD@127.0.0.1:9740. (default: a running sandbox's)",
-            show_default=False,
-        ),
-    ] = None,
-    most: Annotated[str | None, typer.Option("--max", help="The most this call may cost, such as 21sat.")] = None,
-    budget: Annotated[
-        str, typer.Option(envvar="FAREBOX_BUDGET", help="Over all your calls, such as '500 sat/day, 50 sat/call'.")
-    ] = "500 sat/day",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Ask for the price and pay nothing; what costs nothing is called.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: answer, price, receipt.")] = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one HTTP exchange.")] = 120.0,
-    state_dir: State = None,
-) -> None:
-    """Call a URL and pay for it if it asks for money and your budget allows."""
-    with errors_told(as_json=as_json):
-        from farebox.cli.call import Wanted, call_once
-
-        wanted = Wanted(
-            url=url, method=method, headers=tuple(header or ()), data=data, most=most, budget=budget,
-            timeout_s=timeout_s, output=output, as_json=as_json,
-        )  # fmt: skip
-        raise SystemExit(call_once(wanted, wallet_url=wallet, folder=_folder(state_dir), dry_run=dry_run))
+for _command in (call, budget, history, resume):
+    app.command(rich_help_panel="Buy")(_command)
+app.add_typer(approvals, name="approvals", rich_help_panel="Buy")
+app.add_typer(purse, name="purse", rich_help_panel="Buy")
 
 
-@app.command(rich_help_panel="Buy")
-def budget(
-    limits: Annotated[
-        str, typer.Argument(envvar="FAREBOX_BUDGET", help="Such as '500 sat/day, 50 sat/call'.")
-    ] = "500 sat/day",
-    as_json: Json = False,
-    state_dir: State = None,
-) -> None:
-    """What is spent and what is left of a budget, over all your calls."""
-    with errors_told(as_json=as_json):
-        from farebox.cli.books import show_budget
-
-        show_budget(limits, folder=_folder(state_dir), as_json=as_json)
+wallet = typer.Typer(cls=_ShowsByDefault, help="The wallet that pays. Without a command, or with a URL: `show`.")
+wallet.command("serve")(serve_wallet)
+app.add_typer(wallet, name="wallet", rich_help_panel="Buy")
 
 
-@app.command(rich_help_panel="Buy")
-def history(
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="So many of the newest purchases.")] = 20,
-    as_json: Json = False,
-    state_dir: State = None,
-) -> None:
-    """What was bought."""
-    with errors_told(as_json=as_json):
-        from farebox.cli.books import show_history
-
-        show_history(folder=_folder(state_dir), limit=limit, as_json=as_json)
-
-
-@app.command(rich_help_panel="Buy")
-def wallet(
+@wallet.command("show")
+def show_wallet(
     url: Annotated[
         str | None,
         typer.Argument(envvar="FAREBOX_WALLET", help="Default: that of a running sandbox.", show_default=False),
@@ -369,12 +319,13 @@ def wallet(
     state_dir: State = None,
 ) -> None:
     """The balance of a wallet; with --pay, pay an invoice from it by hand."""
-    with errors_told(as_json=as_json):
-        from farebox.cli.books import show_wallet
+    with errors_told(as_json=as_json, moved=None if pay else False):
+        from farebox.cli.books import show_wallet as show
 
-        raise SystemExit(show_wallet(url, pay=pay, folder=_folder(state_dir), as_json=as_json))
+        raise SystemExit(show(url, pay=pay, folder=_folder(state_dir), as_json=as_json))
 
 
+app.command(rich_help_panel="Buy")(proxy)
 app.add_typer(doctor, name="doctor", rich_help_panel="Sell")
 
 

@@ -1,21 +1,21 @@
-"""What the books say: `ledger` for a seller, `budget`, `history` and `wallet` for a buyer."""
+"""What the books say: `ledger` for a seller, and `wallet` for a buyer."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from farebox.cli.output import Cell, Exit, show, show_one, tell
-from farebox.cli.state import running_sandbox
+from farebox.cli.output import Cell, Exit, as_usage, show, show_one, tell
+from farebox.cli.state import made_dir, running_sandbox
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import decode
-from farebox.core.budget import Budget
-from farebox.core.errors import ConfigError, WalletError
+from farebox.core.errors import ConfigError, UsageError, WalletMissing
 from farebox.core.payment import Balance, Payment
-from farebox.core.ports import Conversation, Failed, Ledger, Paid, Purse, Unresolved, Wallet
+from farebox.core.ports import Conversation, Failed, Ledger, Paid, Unresolved, Wallet
 
 T = TypeVar("T")
 
@@ -100,81 +100,33 @@ def store_url(store: str | None, folder: Path) -> str:
 # --- the buyer --------------------------------------------------------------------------------------------------------
 
 
-def purse_path(folder: Path) -> Path:
-    """Where a person's purse is."""
-    return folder / "purse.db"
+def purse_place(folder: Path, *, make: bool = False) -> str | Path:
+    """Where a person's purse is: what `FAREBOX_PURSE_STORE` says, or a file; nowhere, where none was made yet.
 
-
-def _purse(folder: Path) -> Purse | None:
-    from farebox.stores import open_purse
-
-    path = purse_path(folder)
-    return open_purse(path) if path.exists() else None
-
-
-def show_budget(limits: str, *, folder: Path, as_json: bool) -> None:
-    """Each window of a budget: its limit, what is spent, what is left. Raises MalformedBudget, StoreUnavailable."""
-    budget = Budget.read(limits)
-    purse = _purse(folder)
-    rows: list[dict[str, Cell]] = []
-    for window in budget.windows:
-        spent = purse.spent(window) if purse and window.span else Amount(0)
-        left = window.limit.less(spent)
-        rows.append({"window": str(window), "spent": str(spent), "left": str(left), "left_msat": left.msat})
-    show(rows, title="Budget", as_json=as_json)
-    if purse:
-        purse.close()
-
-
-def fits(budget: Budget, cost: Amount, folder: Path) -> bool:
-    """Whether so much more, fee limit included, would be within every window now. Raises StoreUnavailable."""
-    purse = _purse(folder)
-    try:
-        return all(
-            (purse.spent(window) if purse and window.span else Amount(0)) + cost <= window.limit
-            for window in budget.windows
-        )
-    finally:
-        if purse:
-            purse.close()
-
-
-def show_history(*, folder: Path, limit: int, as_json: bool) -> None:
-    """The newest purchases. Raises StoreUnavailable."""
-    purse = _purse(folder)
-    bought = purse.history(limit) if purse else ()
-    rows: list[dict[str, Cell]] = [
-        {
-            "when": moment(purchase.held_at),
-            "state": purchase.state.value,
-            "served": purchase.served,
-            "amount": str(purchase.amount),
-            "fee": str(purchase.fee),
-            "url": purchase.url,
-            "reason": purchase.reason or None,
-            "payment_hash": purchase.payment_hash.hex(),
-        }
-        for purchase in bought
-    ]
-    show(rows, title="Purchases", as_json=as_json)
-    if purse:
-        purse.close()
+    make: there is to be one from now on.
+    """
+    said = os.environ.get("FAREBOX_PURSE_STORE", "").strip()
+    path = Path(said or (made_dir(folder) if make else folder) / "purse.db")
+    if said.startswith("postgresql"):
+        return said
+    return path if make or path.exists() else ":memory:"
 
 
 def found_wallet(url: str | None, folder: Path) -> Wallet | None:
-    """The wallet that was named, or the one of a sandbox that runs on this machine. Raises WalletError."""
+    """The wallet that was named, or the one of a sandbox that runs on this machine. Raises UsageError."""
     from farebox.lightning import open_wallet
 
     named = url or running_sandbox(folder).get("buyer_wallet")
-    return open_wallet(named) if named else None
+    if not named:
+        return None
+    with as_usage():
+        return open_wallet(named)
 
 
 def wallet_needed(wallet: Wallet | None) -> Wallet:
-    """The wallet, or a WalletError that says how to name one."""
+    """The wallet. Raises WalletMissing, which says how to name one."""
     if wallet is None:
-        raise WalletError(
-            "no wallet; name one by FAREBOX_WALLET or here, such as phoenixd+http://:PASSWORD@127.0.0.1:9740"
-        )
+        raise WalletMissing
     return wallet
 
 
@@ -189,7 +141,7 @@ def conversed() -> Callable[[Conversation[T]], T]:
 
 
 def show_wallet(url: str | None, *, pay: str | None, folder: Path, as_json: bool) -> Exit:
-    """The balance of a wallet, or one payment by hand. Raises WalletError, MalformedInvoice."""
+    """The balance of a wallet, or one payment by hand. Raises UsageError, WalletError, MalformedInvoice."""
     wallet = wallet_needed(found_wallet(url, folder))
     if pay is None:
         balance: Amount = conversed()(wallet.balance())
@@ -198,7 +150,7 @@ def show_wallet(url: str | None, *, pay: str | None, folder: Path, as_json: bool
         return Exit.DONE
     invoice = decode(pay)
     if invoice.amount is None:
-        raise WalletError("this invoice names no amount; pay it from the wallet itself")
+        raise UsageError("this invoice names no amount; pay it from the wallet itself")
     outcome = conversed()(wallet.pay_invoice(invoice, fee_limit=max(Amount.sats(1), invoice.amount.share(1))))
     payment_hash = invoice.payment_hash.hex()
     match outcome:

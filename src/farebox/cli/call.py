@@ -1,186 +1,347 @@
 """`farebox call`: one HTTP call, paid for if need be.
 
 The answer goes to standard output and what it cost to standard error, so that it can stand in a pipe.
+
+Rules
+1. Where the answer is to go is looked at before anything is sent.
+2. A payment of which nobody can tell is waited for, and never made a second time. Whatever stops the call meanwhile,
+   the same command finds it again.
+3. A paid answer that breaks off is asked for again with the same proof.
+4. With -c, a download that is whole already is left as it is: nothing is sent for it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from farebox.cli.books import fits, found_wallet, purse_path, wallet_needed
-from farebox.cli.output import Cell, Exit, is_person, show_one, tell
-from farebox.cli.state import made_dir
-from farebox.core.amount import Amount
-from farebox.core.budget import Budget
-from farebox.core.errors import ConfigError
+from farebox.cli.books import found_wallet, purse_place, wallet_needed
+from farebox.cli.call_place import AnotherAnswer, Download, Place, Printed, Remembered, check_output, is_whole
+from farebox.cli.call_request import Wanted, read_request
+from farebox.cli.call_wait import Told, ToldWallet, stopped, wait_for_outcome
+from farebox.cli.output import Cell, Exit, complain, print_json, tell
+from farebox.cli.policy import open_by_policy
+from farebox.core.allowance import UNNARROWED
+from farebox.core.errors import ConfigError, PaidNotServed, PaymentUnresolved
 from farebox.core.ports import Wallet
+from farebox.core.purse import Purse
 from farebox.http.buy import Client
-from farebox.payer import Bought, Offer
+from farebox.http.buy_wire import read_call
+from farebox.http.buyer import Buyer
+from farebox.http.converse import trust
+from farebox.payer import Bought
+from farebox.payer.spending import spending, spending_under
+from farebox.stores import open_purse
+
+_MOST_TRIES = 4  # of a paid answer that breaks off
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What was asked for on the command line."""
-
-    url: str
-    method: str | None
-    headers: tuple[str, ...]
-    data: str | None
-    most: str | None
-    budget: str
-    timeout_s: float
-    output: Path | None
-    as_json: bool
-
-
-def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path, dry_run: bool) -> Exit:
-    """Make the call and print its answer. Raises PurchaseError, ConfigError, WalletError, MalformedBudget."""
-    request = _request(wanted)
-    _check_output(wanted.output)
-    most = Amount.read(wanted.most) if wanted.most else None
-    budget = Budget.read(wanted.budget)
+def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> Exit:
+    """Make the call and give its answer. Raises PurchaseError, ConfigError, MalformedValue, StoreUnavailable."""
+    began = time.monotonic()
+    request = read_request(wanted)
+    told = Told(quiet=wanted.quiet, verbose=wanted.verbose)
+    if wanted.output is not None:
+        check_output(wanted.output)
+        if wanted.resume and is_whole(wanted.output):
+            return _whole_already(wanted, told, wanted.output)
     wallet = found_wallet(wallet_url, folder)
     if wallet is None:
-        return _without_wallet(wanted, request)
-    with (
-        _client(wanted, wallet, budget, most, folder) as client,
-        _network_told(wanted),
-    ):
-        if dry_run:
-            return _dry_run(client.ask(request), budget, wanted, folder)
-        answer = client.send(request)
-        return _show(wanted, answer, answer.extensions.get("farebox") or Bought())
+        with open_plain(wanted, told) as client, network_told(wanted):
+            taken = Taking(wanted, told, send=lambda it: _unpaid(client, it), key="").take(request)
+            return _show(wanted, told, *taken, began=began)
+    purse = open_purse(purse_place(folder, make=True))
+    try:
+        buyer = buyer_of(wanted, told, ToldWallet(wallet, told), purse)
+        client = Client(buyer=buyer, **client_options(wanted, told))
+        with client, narrowed(wanted, buyer), network_told(wanted):
+            return _buy(wanted, told, client, purse, request, began)
+    finally:
+        purse.close()
 
 
-def _check_output(output: Path | None) -> None:
-    """Before anything is paid: whether the answer can be put where it is wanted."""
-    if output is None:
-        return
-    folder = output.parent
-    if output.is_dir() or not folder.is_dir() or not os.access(output if output.exists() else folder, os.W_OK):
-        raise ConfigError(f"can't write the answer to {output}; nothing was sent")
+def _buy(wanted: Wanted, told: Told, client: Client, purse: Purse, request: httpx.Request, began: float) -> Exit:
+    digest = read_call(request).digest
+    until = time.monotonic() + wanted.payment_timeout_s
+
+    def send(asked: httpx.Request) -> httpx.Response:
+        while True:
+            try:
+                with spelt():
+                    return client.send(asked, stream=True)
+            except PaymentUnresolved as unresolved:
+                left_s = until - time.monotonic()
+                told.say(f"the wallet can't tell yet whether it paid; waiting up to {max(0, round(left_s))} s for it")
+                wait_for_outcome(unresolved, client.resume, within_s=left_s)
+
+    try:
+        key = digest.hex() if digest else ""
+        taken = Taking(wanted, told, send=send, key=key).take(request)
+    except KeyboardInterrupt:
+        left = stopped(purse, digest)
+        if left is None:
+            raise
+        raise left from None
+    return _show(wanted, told, *taken, began=began)
 
 
-def _client(wanted: Wanted, wallet: Wallet, budget: Budget, most: Amount | None, folder: Path) -> Client:
-    return Client(
+# --- the clients ------------------------------------------------------------------------------------------------------
+
+
+def buyer_of(wanted: Wanted, told: Told, wallet: Wallet, purse: Purse) -> Buyer:
+    """A buyer as it is wanted. Raises MalformedBudget, MalformedAmount."""
+    buyer = open_by_policy(
         wallet=wallet,
-        budget=budget,
-        max=most,
-        purse=purse_path(made_dir(folder)),
-        timeout=wanted.timeout_s,
-        follow_redirects=True,
+        budget=wanted.budget,
+        max=wanted.most,
+        max_fee=wanted.most_fee,
+        purse=purse,
+        prefer=[prefer.dialect for prefer in wanted.prefer],
+        approve_above=wanted.approve_above,
+        approval_patience=timedelta(seconds=wanted.approval_wait_s),
     )
+    tell_parked = buyer.drivers.blocking.ask_approval
 
+    def ask_approval(number: int) -> None:
+        told.say(f"parked: farebox approvals approve {number}")
+        if tell_parked is not None:
+            tell_parked(number)
 
-def _without_wallet(wanted: Wanted, request: httpx.Request) -> Exit:
-    """A call that costs nothing needs no wallet; one that does says how to name it."""
-    with _network_told(wanted), httpx.Client(timeout=wanted.timeout_s, follow_redirects=True) as client:
-        answer = client.send(request)
-        if answer.status_code == httpx.codes.PAYMENT_REQUIRED:
-            wallet_needed(None)
-        return _show(wanted, answer, Bought())
+    buyer.drivers.blocking = replace(buyer.drivers.blocking, ask_approval=ask_approval)
+    return buyer
 
 
 @contextmanager
-def _network_told(wanted: Wanted) -> Iterator[None]:
+def narrowed(wanted: Wanted, buyer: Buyer) -> Iterator[None]:
+    """What is said of this call alone. Raises TokenRefused, MalformedAmount, MalformedBudget."""
+    by_token = UNNARROWED if wanted.token is None else buyer.admit(wanted.token)
+    with spending_under(by_token), spending(tags=wanted.tags, accept_price=wanted.accept_price):
+        yield
+
+
+def client_options(wanted: Wanted, told: Told) -> dict[str, Any]:
+    """How the HTTP client is to behave."""
+    return {
+        "timeout": wanted.timeout_s,
+        "follow_redirects": wanted.most_redirects > 0,
+        "max_redirects": wanted.most_redirects,
+        "event_hooks": told.hooks(),
+        "verify": _believed(),
+    }
+
+
+def _believed() -> ssl.SSLContext | bool:
+    """Whom servers are believed by: those that are loaded for the wallet anyhow, or as the environment has it."""
+    named = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    return True if named else trust(httpx, None)
+
+
+def open_plain(wanted: Wanted, told: Told) -> httpx.Client:
+    """A client that pays for nothing."""
+    return httpx.Client(**client_options(wanted, told))
+
+
+def _unpaid(client: httpx.Client, request: httpx.Request) -> httpx.Response:
+    """A call that costs nothing needs no wallet; one that does says how to name it."""
+    with spelt():
+        answer = client.send(request, stream=True)
+    if answer.status_code == httpx.codes.PAYMENT_REQUIRED:
+        answer.close()
+        wallet_needed(None)
+    return answer
+
+
+@contextmanager
+def network_told(wanted: Wanted) -> Iterator[None]:
+    """Turns the HTTP client's errors into one line, or one JSON object, on standard error, and their exit code."""
     try:
         yield
-    except (httpx.TransportError, httpx.TooManyRedirects) as error:
+    except (httpx.RequestError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
-        if wanted.as_json or not sys.stderr.isatty():
-            told = {"error": True, "exit_code": Exit.NETWORK, "type": "network", "message": reason, "url": wanted.url}
-            print(json.dumps(told), file=sys.stderr)
-        else:
-            tell(f"farebox: can't reach {wanted.url}: {reason}", style="red")
+        complaint: dict[str, Cell] = {
+            "error": True,
+            "exit_code": Exit.NETWORK,
+            "message": reason,
+            "type": "network",
+            "title": "The server can't be reached",
+            "detail": f"{wanted.url}: {reason}",
+            "money_moved": False,
+            "next_step": "Make the same call again when it can be reached.",
+            "url": wanted.url,
+        }
+        complain(complaint, as_json=wanted.as_json)
         raise SystemExit(Exit.NETWORK) from None
 
 
-def _request(wanted: Wanted) -> httpx.Request:
-    body = _body(wanted.data)
-    headers = [_header(line) for line in wanted.headers]
-    if body is not None and not any(name.lower() == "content-type" for name, _ in headers):
-        kind = "application/json" if body.lstrip()[:1] in (b"{", b"[") else "text/plain; charset=utf-8"
-        headers.append(("content-type", kind))
-    method = (wanted.method or ("GET" if body is None else "POST")).upper()
+@contextmanager
+def spelt() -> Iterator[None]:
+    """Sending: a redirect to a host or port that nobody can have raises InvalidURL, whatever the system calls it."""
     try:
-        request = httpx.Request(method, wanted.url, headers=headers, content=body)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigError(f"this is no request: {error}") from None
-    if request.url.scheme not in ("http", "https") or not request.url.host:
-        raise ConfigError(f"{wanted.url} is no URL; write it out, such as http://127.0.0.1:8402/api/dvm")
-    request.headers.setdefault("accept", "*/*")
-    request.headers.setdefault("user-agent", "farebox")
-    return request
+        yield
+    except (UnicodeError, OverflowError) as error:
+        raise httpx.InvalidURL(f"the server redirects to what is no address: {error}") from None
 
 
-def _body(data: str | None) -> bytes | None:
-    if data is None or not data.startswith("@"):
-        return None if data is None else data.encode()
-    if data == "@-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(data[1:]).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"can't read {data[1:]}: {error.strerror}") from None
+# --- the answer -------------------------------------------------------------------------------------------------------
 
 
-def _header(line: str) -> tuple[str, str]:
-    name, colon, value = line.partition(":")
-    if not colon or not name.strip():
-        raise ConfigError(f'a header is "Name: value", not {line!r}')
-    return name.strip(), value.strip()
+class Taking:
+    """Takes an answer whole, asking again for what was paid and broke off.
 
+    send: gets an answer whose body is not read yet. key: tells the same call made again.
+    """
 
-def _dry_run(offer: Offer | None, budget: Budget, wanted: Wanted, folder: Path) -> Exit:
-    if offer is None:
-        show_one({"url": wanted.url, "price": "nothing", "free": True}, title="Price", as_json=wanted.as_json)
-        return Exit.DONE
-    row: dict[str, Cell] = {
-        "url": wanted.url,
-        "free": False,
-        "price": str(offer.amount),
-        "amount_msat": offer.amount.msat,
-        "fee_limit": str(offer.fee_limit),
-        "payee": offer.invoice.payee.hex(),
-        "network": offer.invoice.network.value,
-        "expires": offer.invoice.expires_at.isoformat(timespec="seconds"),
-        "dialect": offer.dialect.name,
-        "budget": str(budget),
-        "fits": fits(budget, offer.amount + offer.fee_limit, folder),
-    }
-    show_one(row, title="Price", as_json=wanted.as_json)
-    return Exit.DRY_RUN
+    def __init__(
+        self,
+        wanted: Wanted,
+        told: Told,
+        *,
+        send: Callable[[httpx.Request], httpx.Response],
+        key: str,
+    ) -> None:
+        self._wanted = wanted
+        self._told = told
+        self._send = send
+        self._out: Place = Remembered() if wanted.as_json else Printed(sys.stdout.buffer)
+        self._file = self._file_of(wanted, key)
+        self._headed = False
 
+    @staticmethod
+    def _file_of(wanted: Wanted, key: str) -> Place | None:
+        file = wanted.output
+        if file is None:
+            return None
+        if file.exists() and not file.is_file():  # such as /dev/null
+            return Printed(file.open("wb", buffering=0))
+        return Download(file, key=key, resume=wanted.resume)
 
-def _show(wanted: Wanted, answer: httpx.Response, bought: Bought) -> Exit:
-    refused = answer.status_code >= 400
-    if wanted.as_json:
-        print(json.dumps(_as_json(answer, bought), ensure_ascii=False))
-    elif wanted.output is not None:
+    def take(self, request: httpx.Request) -> tuple[httpx.Response, Place]:
+        """The answer, and where its body is. Raises PaidNotServed, and what `send` raises."""
         try:
-            wanted.output.write_bytes(answer.content)
-        except OSError as error:
-            sys.stdout.buffer.write(answer.content)
-            raise ConfigError(f"can't write to {wanted.output} ({error.strerror}), so the answer is printed") from None
-    else:
-        sys.stdout.buffer.write(answer.content)
-        if is_person() and not answer.content.endswith(b"\n"):
-            sys.stdout.buffer.write(b"\n")
-        sys.stdout.buffer.flush()
+            return self._take(request)
+        finally:
+            if isinstance(self._file, Download):
+                self._file.leave()
+
+    def _take(self, request: httpx.Request) -> tuple[httpx.Response, Place]:
+        lost: httpx.RequestError | None = None
+        tries = 0
+        while True:
+            asked = request if self._file is None else self._file.asking(request)
+            answer = self._send(asked)
+            place = self._file if self._file is not None and answer.is_success else self._out
+            with _closing(answer):
+                free = (answer.extensions.get("farebox") or Bought()).free
+                try:
+                    if not place.begins(answer):
+                        continue  # once: from then on all of it is asked for
+                    self._head(answer)
+                    self._read(answer, place)
+                    return answer, place
+                except AnotherAnswer:
+                    raise _broken(answer, place, "the answer that came again is another one") from None
+                except ConfigError as error:  # it can't be put where it was to go
+                    if free:
+                        raise
+                    raise _broken(answer, place, error.detail or error.title) from None
+                except httpx.RequestError as error:
+                    lost, tries = error, tries + 1
+                if free:
+                    raise lost
+                if tries == _MOST_TRIES:
+                    raise _broken(answer, place, f"the answer broke off after {place.size} bytes") from None
+            self._told.say("the answer broke off; asking for it again with the same proof")
+
+    def _read(self, answer: httpx.Response, place: Place) -> None:
+        parts = answer.iter_raw() if "accept-encoding" in answer.request.headers else answer.iter_bytes()
+        if not isinstance(place, Download):
+            for part in parts:
+                place.take(part)
+        else:
+            with self._told.counting(answer, begun=place.size) as count:
+                for part in parts:
+                    place.take(part)
+                    count(place.size)
+        place.finish()
+
+    def _head(self, answer: httpx.Response) -> None:
+        if not self._wanted.include or self._headed or not isinstance(self._out, Printed):
+            return
+        self._headed = True
+        lines = [f"{answer.http_version} {answer.status_code} {answer.reason_phrase}".rstrip()]
+        lines += [f"{name}: {value}" for name, value in answer.headers.multi_items()]
+        self._out.head(lines)
+
+
+def _broken(answer: httpx.Response, place: Place, reason: str) -> PaidNotServed:
+    bought: Bought = answer.extensions["farebox"]
+    error = PaidNotServed(reason, amount_msat=bought.paid.msat)
+    if bought.payment_hash is not None:
+        error.with_evidence(payment_hash=bought.payment_hash.hex())
+    return error.with_evidence(part=str(place.part)) if isinstance(place, Download) else error
+
+
+@contextmanager
+def _closing(answer: httpx.Response) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(httpx.RequestError):
+            answer.close()
+
+
+# --- what is told of it -----------------------------------------------------------------------------------------------
+
+
+def _whole_already(wanted: Wanted, told: Told, file: Path) -> Exit:
+    told.say(f"{file} is whole already; nothing was sent. Without -c it is bought anew")
+    if wanted.as_json:
+        size = file.stat().st_size
+        print_json(
+            {
+                "url": wanted.url,
+                "status": None,
+                "size": size,
+                "paid": False,
+                "amount_msat": 0,
+                "fee_msat": 0,
+                "whole_already": True,
+                "output": str(file),
+            }
+        )
+    return Exit.DONE
+
+
+def _show(wanted: Wanted, told: Told, answer: httpx.Response, place: Place, *, began: float) -> Exit:
+    bought = answer.extensions.get("farebox") or Bought()
+    refused = answer.status_code >= 400
+    kept = answer.headers.get("payment-kept")
+    if wanted.as_json:
+        row = _as_json(answer, bought, place)
+        row["took_ms"] = round((time.monotonic() - began) * 1000)
+        print_json(row)
     if refused:
         tell(f"the server answered {answer.status_code} {answer.reason_phrase}", style="red")
-    if answer.headers.get("payment-kept") == "true":
-        tell("the seller keeps what was paid for this call; the same call shows the same proof, and pays nothing")
-    if not wanted.as_json and (bought.paid or not refused):
-        tell(_cost(bought), style="dim")
+    if bought.payment_hash is not None and kept == "true":
+        told.say("the seller refused this call and keeps what was paid for it, for the same call made again")
+    elif bought.payment_hash is not None and kept == "false":
+        told.say("the seller refused this call and gives back what was paid for it")
+    if answer.is_redirect and not wanted.most_redirects:
+        told.say(f"the server says that it is at {answer.headers.get('location', '')}; -L follows it")
+    if not wanted.as_json and (bought.payment_hash is not None or not refused):
+        told.say(_cost(bought))
     return Exit.SERVER_REFUSED if refused else Exit.DONE
 
 
@@ -191,15 +352,13 @@ def _cost(bought: Bought) -> str:
     return f"paid {bought.paid} (fee {bought.fee}){earlier}, payment {bought.payment_hash.hex()}"
 
 
-def _as_json(answer: httpx.Response, bought: Bought) -> dict[str, object]:
-    try:
-        body: object = answer.json()
-    except ValueError:
-        body = answer.text
-    return {
+def _as_json(answer: httpx.Response, bought: Bought, place: Place) -> dict[str, object]:
+    receipt = bought.receipt
+    row: dict[str, object] = {
         "url": str(answer.url),
         "status": answer.status_code,
         "content_type": answer.headers.get("content-type"),
+        "size": place.size,
         "paid": bool(bought.paid),
         "amount_msat": bought.paid.msat,
         "fee_msat": bought.fee.msat,
@@ -207,5 +366,29 @@ def _as_json(answer: httpx.Response, bought: Bought) -> dict[str, object]:
         "replayed": bought.replayed,
         "kept": answer.headers.get("payment-kept") == "true",
         "dialect": bought.dialect,
-        "body": body,
+        "receipt": None
+        if receipt is None
+        else {"at": receipt.at and _at(receipt.at), "challenge_id": receipt.challenge_id},
+        "at": _at(datetime.now(UTC)),
     }
+    if isinstance(place, Download):
+        row["output"] = str(place.file)
+    elif isinstance(place, Remembered):
+        row |= _body(answer, place.body)
+    return row
+
+
+def _body(answer: httpx.Response, body: bytes) -> dict[str, object]:
+    """JSON as it is, text as a text, and anything else as base64."""
+    try:
+        return {"body": json.loads(body)}
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return {"body": body.decode(answer.charset_encoding or "utf-8")}
+    except (ValueError, LookupError):
+        return {"body": None, "body_base64": b64encode(body).decode()}
+
+
+def _at(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds")

@@ -227,15 +227,16 @@ class Config(Places):
     @property
     def address(self) -> tuple[str, int]:
         """Host and port to listen on. Raises ConfigError."""
-        return _host_and_port("listen", self.listen, DEFAULT_LISTEN)
+        return host_and_port("listen", self.listen, DEFAULT_LISTEN)
 
     @property
     def metrics_address(self) -> tuple[str, int] | None:
         """Host and port where metrics are read; None for nowhere. Raises ConfigError."""
-        return None if self.metrics is None else _host_and_port("metrics", self.metrics, DEFAULT_METRICS)
+        return None if self.metrics is None else host_and_port("metrics", self.metrics, DEFAULT_METRICS)
 
 
-def _host_and_port(name: str, text: str, example: str) -> tuple[str, int]:
+def host_and_port(name: str, text: str, example: str) -> tuple[str, int]:
+    """Host and port, written with a colon between them. Raises ConfigError, naming the setting."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"{name} is host:port, such as {example}, not {text}")

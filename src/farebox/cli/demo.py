@@ -65,7 +65,8 @@ def tell_story(*, keep: bool, state_file: Path | None, port: int | None, lightni
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the shop is closed on the way out
     with _nodes(lightning=lightning) as nodes:
         with _folder() as folder, _shop(folder, 0 if keep or port is None else port, nodes) as place:
-            _write_state(state_file, place)
+            if not keep:
+                _write_state(state_file, place)
             _story(place, folder / "purse.db")
         if keep:
             with _folder() as folder, _shop(folder, port or KEPT_PORT, nodes) as place:

@@ -39,6 +39,7 @@ _MEANING: Final = {
     Capability.FEE_LIMIT: "a limit for the routing fee of each payment",
     Capability.STREAM: "payments are learnt of at once",
     Capability.LOOKUP: "payments are found by their hash",
+    Capability.PAYS_ONCE: "no invoice is paid twice, so that a payment which broke off can be gone on with",
     Capability.MSAT: "prices below a satoshi, where every channel on the way carries so little",
 }
 

@@ -6,6 +6,7 @@ Rules
 2. A traceback shows lines of source, never the values of variables, and is cut like any other text. So is one of an
    error that nobody caught.
 3. Logs go to standard error; standard output belongs to what was asked for.
+4. Some of what is logged was written by strangers: on a terminal it is a text and no command.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from urllib.parse import quote, unquote
 
 import structlog
 
-from farebox.core.errors import ConfigError
+from farebox.cli.output import plain
+from farebox.core.errors import UsageError
 from farebox.core.secret import Secret
 
 DOTS: Final = "•••"
@@ -80,6 +82,10 @@ class Redactor:
         return _LOOKS_SECRET.sub(DOTS, text)
 
 
+def _texts(_logger: object, _method: str, event: _Event) -> _Event:
+    return {name: plain(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
 def _spellings(secret: str) -> tuple[str, ...]:
     return secret, unquote(secret), quote(secret, safe=""), quote(unquote(secret), safe="")
 
@@ -94,11 +100,11 @@ def configure(
     """Set up logging for a command that stays running. Standard logging goes the same way.
 
     known: secrets to be cut out wherever they stand. worker: which of several processes this is, told in every line.
-    Raises ConfigError.
+    Raises UsageError.
     """
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
-        raise ConfigError(f"--log-level is debug, info, warning or error, not {level}")
+        raise UsageError(f"--log-level is debug, info, warning or error, not {level}")
     machine = not sys.stderr.isatty() if as_json is None else as_json
     renderer: Any = (
         structlog.processors.JSONRenderer()
@@ -112,7 +118,7 @@ def configure(
     ]
     if worker is not None:
         shared.append(lambda _logger, _method, event: {**event, "worker": worker})
-    last: list[Any] = [structlog.processors.format_exc_info, Redactor(known), renderer]
+    last: list[Any] = [structlog.processors.format_exc_info, Redactor(known), *([] if machine else [_texts]), renderer]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),

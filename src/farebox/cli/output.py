@@ -3,7 +3,7 @@
 Exit codes
     0   done
     1   farebox itself failed, or the shop can't run like this
-    2   the command was called wrongly
+    2   the command was called wrongly, by its words or by what the environment says for them
     3   over budget, or refused before paying
     4   the payment failed; nothing was paid
     5   the payment is unresolved; its amount stays held
@@ -12,29 +12,44 @@ Exit codes
     8   paid, and the answer did not come
     9   the ledger is not as it was sealed, or its books do not balance
     10  dry run: the call would cost something
+    11  the call is parked until a person approves it
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Literal
+from typing import Final, Literal, TextIO
 
 from farebox.core.errors import (
+    ApprovalNeeded,
+    DecisionRefused,
     FareboxError,
     MalformedValue,
     NothingPaid,
+    OperatorError,
     PaidNotServed,
     PaymentFailed,
     PaymentUnresolved,
     PurchaseError,
     RefundRefused,
+    UsageError,
 )
 
 Cell = str | int | float | bool | None
+
+_FOR_PROGRAMS: Final = "_msat"  # the same amount stands beside it for a person
+# What commands a terminal, turns the writing round, is not seen (Cf), ends a line (Zl, Zp), or (half a surrogate pair,
+# of JSON) can't be written at all. U+200C and U+200D are left: Persian, Hindi and emoji are written with them.
+_CONTROL: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f"
+    r"\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001345f"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 class Exit(IntEnum):
@@ -51,6 +66,7 @@ class Exit(IntEnum):
     NOT_SERVED = 8
     TAMPERED = 9
     DRY_RUN = 10
+    APPROVAL_NEEDED = 11
 
 
 def is_person(*, as_json: bool = False) -> bool:
@@ -58,30 +74,62 @@ def is_person(*, as_json: bool = False) -> bool:
     return sys.stdout.isatty() and not as_json
 
 
+def plain(text: str) -> str:
+    """A text that a terminal takes for nothing but a text: some of what is shown was written by strangers."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def print_json(row: Mapping[str, object], *, onto: TextIO | None = None) -> None:
+    """A line of JSON, on standard output or `onto`, which a terminal takes for nothing but a text either."""
+    line = json.dumps(row, ensure_ascii=False)
+    print(_CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], line), file=onto, flush=True)
+
+
 def show(
-    rows: Sequence[Mapping[str, Cell]], *, title: str, as_json: bool, empty: str = "nothing yet", whole: bool = False
+    rows: Sequence[Mapping[str, Cell]],
+    *,
+    title: str,
+    as_json: bool,
+    empty: str = "nothing yet",
+    whole: bool = False,
+    fields: str | None = None,
 ) -> None:
-    """A table, or one JSON object per line. whole: of hashes, which are to be copied."""
+    """A table, or one JSON object per line. whole: of hashes, which are to be copied.
+
+    fields: names with commas between them, of those that are wanted. Raises MalformedValue for an unknown one.
+    """
+    rows = _only(rows, fields)
     if not is_person(as_json=as_json):
         for row in rows:
-            print(json.dumps(dict(row), ensure_ascii=False))
+            print_json(row)
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     if not rows:
         console.print(f"{title}: {empty}", style="dim")
         return
     table = Table(title=title, title_justify="left", header_style="bold")
-    told = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    wanted = [name for name in rows[0] if fields or not name.endswith(_FOR_PROGRAMS)]
+    told = [name for name in wanted if any(row[name] not in (None, "") for row in rows)]
     for name in told:
         cell = rows[0][name]
         justify: Literal["left", "right"] = "right" if isinstance(cell, int | float) else "left"
         table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(_short(name, row[name], whole=whole) for name in told))
+        table.add_row(*(Text(plain(_short(name, row[name], whole=whole))) for name in told))
     console.print(table)
+
+
+def _only(rows: Sequence[Mapping[str, Cell]], fields: str | None) -> Sequence[Mapping[str, Cell]]:
+    if fields is None or not rows:
+        return rows
+    names = [name.strip() for name in fields.split(",")]
+    if unknown := [name for name in names if name not in rows[0]]:
+        raise MalformedValue(f"there is no field {unknown[0]!r}; choose among {', '.join(rows[0])}")
+    return [{name: row[name] for name in names} for row in rows]
 
 
 def _short(name: str, cell: Cell, *, whole: bool) -> str:
@@ -91,20 +139,23 @@ def _short(name: str, cell: Cell, *, whole: bool) -> str:
     text = str(cell)
     if name == "payment_hash" and not whole:
         return f"{text[:12]}…"
-    return text[5:16] if name in ("when", "created", "settled") else text
+    return text[5:16] if name in ("when", "created", "settled", "asked", "expires", "resets") else text
 
 
 def show_one(row: Mapping[str, Cell], *, title: str, as_json: bool) -> None:
     """One thing: its names and values below one another, or one JSON object."""
     if not is_person(as_json=as_json):
-        print(json.dumps(dict(row), ensure_ascii=False))
+        print_json(row)
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left", show_header=False)
     for name, cell in row.items():
-        table.add_row(name.replace("_", " "), "" if cell is None else str(cell))
+        if cell is None or name.endswith(_FOR_PROGRAMS):
+            continue
+        table.add_row(name.replace("_", " "), Text(plain(str(cell))))
     table.columns[1].overflow = "fold"
     Console().print(table)
 
@@ -114,7 +165,7 @@ def tell(text: str, *, style: str = "") -> None:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        Console(stderr=True, highlight=False).print(text, style=style or None, markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False).print(plain(text), style=style or None, markup=False, soft_wrap=True)
     else:
         print(text, file=sys.stderr)
 
@@ -124,7 +175,7 @@ def say(text: str, *, style: str = "") -> None:
     if is_person():
         from rich.console import Console
 
-        Console(highlight=False).print(text, style=style or None, markup=False, soft_wrap=True)
+        Console(highlight=False).print(plain(text), style=style or None, markup=False, soft_wrap=True)
     else:
         print(text, flush=True)
 
@@ -132,10 +183,12 @@ def say(text: str, *, style: str = "") -> None:
 def exit_code(error: FareboxError) -> Exit:
     """What an error means to a shell."""
     match error:
-        case MalformedValue():
+        case MalformedValue() | UsageError() | DecisionRefused():
             return Exit.USAGE
         case PaymentFailed():
             return Exit.PAYMENT_FAILED
+        case ApprovalNeeded():
+            return Exit.APPROVAL_NEEDED
         case NothingPaid() | RefundRefused():
             return Exit.REFUSED
         case PaymentUnresolved():
@@ -146,22 +199,47 @@ def exit_code(error: FareboxError) -> Exit:
             return Exit.FAILED
 
 
+def complaint_of(error: FareboxError, *, moved: bool | None) -> dict[str, Cell]:
+    """An error as an object: the same members whatever went wrong, and the evidence.
+
+    moved: whether money moved, where the error does not tell.
+    """
+    told: dict[str, Cell] = {"error": True, "exit_code": exit_code(error), "message": str(error), **error.as_json()}
+    return told if isinstance(error, PurchaseError) else told | {"money_moved": moved}
+
+
+def complain(complaint: Mapping[str, Cell], *, as_json: bool) -> None:
+    """What went wrong, on standard error: the object for a program, a line or two for a person."""
+    if as_json or not sys.stderr.isatty():
+        print_json(complaint, onto=sys.stderr)
+        return
+    title, detail = complaint["title"], complaint["detail"]
+    tell(f"farebox: {title}: {detail}" if detail else f"farebox: {complaint['message']}", style="red")
+    if complaint["next_step"]:
+        tell(str(complaint["next_step"]))
+
+
 @contextmanager
-def errors_told(*, as_json: bool = False) -> Iterator[None]:
-    """Turns an error of ours into one line (or one JSON object) on standard error, and its exit code."""
+def errors_told(*, as_json: bool = False, moved: bool | None = False) -> Iterator[None]:
+    """Turns an error of ours into one line (or one JSON object) on standard error, and its exit code.
+
+    moved: whether money moved, where the error does not tell; None where nobody can.
+    """
     try:
         yield
     except FareboxError as error:
-        if as_json or not sys.stderr.isatty():
-            told: dict[str, Cell] = {"error": True, "exit_code": exit_code(error), "message": str(error)}
-            told |= error.as_json() if isinstance(error, PurchaseError) else {"type": error.type}
-            print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
-        else:
-            tell(f"farebox: {error.title}: {error.detail}" if error.detail else f"farebox: {error}", style="red")
-            if isinstance(error, PurchaseError) and error.next_step:
-                tell(error.next_step)
+        complain(complaint_of(error, moved=moved), as_json=as_json)
         raise SystemExit(exit_code(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
+
+
+@contextmanager
+def as_usage() -> Iterator[None]:
+    """What can't be used here was said on the command line, or for it: an OperatorError becomes a UsageError."""
+    try:
+        yield
+    except OperatorError as error:
+        raise UsageError(error.detail, **error.evidence) from None

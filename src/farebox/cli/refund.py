@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from farebox.cli.books import moment, store_url
-from farebox.cli.output import Cell, Exit, show, show_one, tell
+from farebox.cli.output import Cell, Exit, as_usage, show, show_one, tell
 from farebox.cli.state import running_sandbox
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, decode
-from farebox.core.errors import MalformedValue, RefundRefused, WalletError
+from farebox.core.errors import MalformedValue, RefundRefused, WalletError, WalletMissing
 from farebox.core.exchange import HASH_BYTES
 from farebox.core.payment import DrawState, PaymentState
 from farebox.core.ports import Conversation, Failed, Ledger, Paid, PayOutcome, Unresolved, Wallet
@@ -241,8 +241,10 @@ def refund_credit(wanted: Wanted, *, store: str | None, wallet_url: str | None, 
     url = store_url(store, folder)
     named = wallet_url or running_sandbox(folder).get("refund_wallet")
     if not named:
-        raise WalletError("no wallet; name one by --wallet, such as phoenixd+http://:PASSWORD@127.0.0.1:9740")
-    refund = asyncio.run(_refund(wanted, url, open_wallet(named)))
+        raise WalletMissing
+    with as_usage():
+        wallet = open_wallet(named)
+    refund = asyncio.run(_refund(wanted, url, wallet))
     row: dict[str, Cell] = {
         "state": refund.state.value,
         "amount": str(refund.amount),

@@ -43,7 +43,7 @@ def refund(
     state_dir: State = None,
 ) -> None:
     """Pay back what could not be delivered: an invoice of its payer, once. Made again, it never pays twice."""
-    with errors_told(as_json=as_json):
+    with errors_told(as_json=as_json, moved=None):
         from farebox.cli.refund import Wanted, read_words, refund_credit, show_credits
         from farebox.core.errors import MalformedValue
 

@@ -61,6 +61,15 @@ class Amount:
         return cls.msats(count) if match[2].lower().startswith("m") else cls.sats(count)
 
     @classmethod
+    def of(cls, given: object) -> Amount:
+        """An amount as a program may say it: as text, or as one that was read. Raises MalformedAmount."""
+        if isinstance(given, Amount):
+            return given
+        if not isinstance(given, str):
+            raise MalformedAmount("say it as text", given=_shown(repr(given)))
+        return cls.read(given)
+
+    @classmethod
     def part_of_bitcoin(cls, part: Fraction) -> Self:
         """So much of one bitcoin, rounded up to whole satoshis. Raises MalformedAmount."""
         return cls.sats(math.ceil(part * _SATS_PER_BITCOIN))

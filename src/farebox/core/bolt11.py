@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -107,6 +108,7 @@ def fitting(description: str) -> str:
     return description.encode(errors="ignore")[:MOST_DESCRIPTION_BYTES].decode(errors="ignore")
 
 
+@lru_cache(maxsize=64)  # a 402 tells one invoice in each of its dialects
 def decode(text: str) -> Invoice:
     """Read an invoice and check its checksum and signature; upper case is read too, a `lightning:` before it is not.
 

@@ -7,15 +7,15 @@ from enum import StrEnum
 from typing import TypeVar
 
 from farebox.core.escrow import ESCROW_MOVES
-from farebox.core.payment import DRAW_MOVES, PAYMENT_MOVES
+from farebox.core.payment import DRAW_MOVES, PAYMENT_MOVES, PURCHASE_MOVES
 
 State = TypeVar("State", bound=StrEnum)
 Move = TypeVar("Move", bound=StrEnum)
 
 
 def diagram() -> str:
-    """The payment's machine, the draw's and the escrow's, each as a Mermaid state diagram in its Markdown fence."""
-    return "\n".join((draw(PAYMENT_MOVES), draw(DRAW_MOVES), draw(ESCROW_MOVES)))
+    """The machines of payment, draw, purchase and escrow, each as a Mermaid state diagram in its Markdown fence."""
+    return "\n".join((draw(PAYMENT_MOVES), draw(DRAW_MOVES), draw(PURCHASE_MOVES), draw(ESCROW_MOVES)))
 
 
 def draw(moves: Mapping[tuple[State, Move], State]) -> str:

@@ -28,6 +28,15 @@
     ├── PurchaseError              why a purchase did not succeed; says whether money moved
     │   ├── NothingPaid
     │   │   ├── OverBudget             a limit of the buyer's own
+    │   │   ├── ApprovalNeeded         a person has to say yes to it first; it is parked
+    │   │   ├── ApprovalDenied         a person said no
+    │   │   ├── HostRefused            the buyer does not pay this host
+    │   │   ├── OriginInsecure         it would be paid over plain HTTP, where anybody between can take the money
+    │   │   ├── PriceJumped            far above the last price that was seen here
+    │   │   ├── PayeeChanged           another node than the one that was paid here before
+    │   │   ├── SellerShunned          it took money and did not serve, too often
+    │   │   ├── TooManyInFlight        too many payments to it are on their way
+    │   │   ├── TokenRefused           the purse token is not good
     │   │   ├── ChallengeUnreadable    a 402 that asks for nothing we can pay
     │   │   ├── InvoiceRefused         the invoice failed the audit
     │   │   ├── BodyNotReplayable      the request can't be sent twice
@@ -35,7 +44,8 @@
     │   │   └── PaymentFailed          the wallet says for certain that it did not pay
     │   ├── PaymentUnresolved      the wallet can't tell; the amount stays held
     │   └── PaidNotServed          paid, and the answer did not come; ask again with the same proof
-    │       └── PaidAsCredit       the seller can't deliver it and owes what was paid
+    │       ├── PaidAsCredit       the seller can't deliver it and owes what was paid
+    │       └── PaidRedirect       what was paid for leads to something that costs by itself
     ├── MalformedValue             a text or number that is not what it should be
     │   ├── MalformedAmount
     │   │   └── MalformedPrice         also in fiat
@@ -46,6 +56,9 @@
     │   └── SealBroken             a kept answer that was changed
     └── OperatorError              what the person who runs farebox can mend: one line that says what to do
         ├── ConfigError
+        │   └── UsageError             what was said on the command line, or for it in the environment
+        │       └── WalletMissing
+        ├── DecisionRefused        a parked call that does not wait for a word any more
         ├── RefundRefused          a credit can't be paid back like this; nothing was paid
         └── WalletError
 
@@ -54,52 +67,10 @@ A docstring is the message, the class name is the problem type, evidence is in a
 
 from __future__ import annotations
 
-import re
-from functools import cache
-from typing import ClassVar, Self
+from typing import ClassVar
 
-Evidence = str | int | float | bool | None
-
-
-@cache
-def _kebab(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
-
-
-class FareboxError(Exception):
-    """Something went wrong in farebox."""
-
-    def __init__(self, detail: str | None = None, **evidence: Evidence) -> None:
-        self.detail = detail
-        self.evidence = evidence
-        super().__init__(detail)
-
-    @property
-    def title(self) -> str:
-        """The first line of the class's docstring, without its full stop."""
-        return (type(self).__doc__ or type(self).__name__).strip().splitlines()[0].rstrip(".")
-
-    @property
-    def type(self) -> str:
-        """The stable name of this kind of problem, such as `request-mismatch`."""
-        return _kebab(type(self).__name__)
-
-    def with_evidence(self, **evidence: Evidence) -> Self:
-        """The same error with more evidence."""
-        self.evidence.update(evidence)
-        return self
-
-    def __str__(self) -> str:
-        text = f"{self.title}: {self.detail}" if self.detail else self.title
-        told = ", ".join(f"{name}={value}" for name, value in self.evidence.items() if value is not None)
-        return f"{text} ({told})" if told else text
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.detail, self.evidence))
-
-
-def _rebuild(kind: type[FareboxError], detail: str | None, evidence: dict[str, Evidence]) -> FareboxError:
-    return kind(detail, **evidence)
+from farebox.core.error import Evidence as Evidence
+from farebox.core.error import FareboxError as FareboxError
 
 
 class CallerError(FareboxError):
@@ -241,20 +212,6 @@ class PaymentReturned(UpstreamFailed):
 class PurchaseError(FareboxError):
     """The purchase did not succeed."""
 
-    money_moved: ClassVar[bool | None] = None
-    next_step: ClassVar[str] = ""
-
-    def as_json(self) -> dict[str, Evidence]:
-        """A flat object for logs and models: type, title, detail, money_moved, next_step and the evidence."""
-        return {
-            "type": self.type,
-            "title": self.title,
-            "detail": self.detail,
-            "money_moved": self.money_moved,
-            "next_step": self.next_step,
-            **self.evidence,
-        }
-
 
 class NothingPaid(PurchaseError):
     """Nothing was paid."""
@@ -266,6 +223,60 @@ class OverBudget(NothingPaid):
     """The price is over the budget."""
 
     next_step = "Raise the limit (`--budget`, `--max`), wait until the window has moved on, or do without."
+
+
+class ApprovalNeeded(NothingPaid):
+    """The price needs a person's approval first; the call is parked."""
+
+    next_step = "Have it approved (`farebox approvals`), then make the same call again."
+
+
+class ApprovalDenied(NothingPaid):
+    """A person refused to pay for this call."""
+
+    next_step = "Do without; do not ask again."
+
+
+class HostRefused(NothingPaid):
+    """This host is not paid."""
+
+    next_step = "Only who set the allow and deny lists can change that."
+
+
+class OriginInsecure(NothingPaid):
+    """Nothing is paid over plain HTTP, except on this machine."""
+
+    next_step = "Use https, or name the host among those that may be paid over plain HTTP (`plain_http`)."
+
+
+class PriceJumped(NothingPaid):
+    """The price is far above the last one seen for this call."""
+
+    next_step = "Look at it; if it is right, say that you accept it (`--accept-price`)."
+
+
+class PayeeChanged(NothingPaid):
+    """Another node than before would be paid."""
+
+    next_step = "Ask the seller whether its node has changed; then forget the old one."
+
+
+class SellerShunned(NothingPaid):
+    """This seller took money and did not serve, too often."""
+
+    next_step = "Make one of those calls again (`farebox resume` says how): its proof is good. Or wait until then."
+
+
+class TooManyInFlight(NothingPaid):
+    """Too many payments to this host are on their way."""
+
+    next_step = "Ask again when they have arrived; `farebox resume` looks them up."
+
+
+class TokenRefused(NothingPaid):
+    """The purse token is not good."""
+
+    next_step = "Ask whoever gave it to you for another one."
 
 
 class ChallengeUnreadable(NothingPaid):
@@ -312,9 +323,15 @@ class PaidNotServed(PurchaseError):
 
 
 class PaidAsCredit(PaidNotServed):
-    """The call was paid, the seller could not deliver it, and what was paid is credit with the seller."""
+    """The call was paid, its answer is not to be had any more, and what was paid is credit with the seller."""
 
     next_step = "Ask the seller for it and name the payment hash. The same call would be paid anew."
+
+
+class PaidRedirect(PaidNotServed):
+    """The call was paid, and what it bought is a redirect to something that costs by itself. `location` is where."""
+
+    next_step = "Call where it leads by itself, or make the same call again without following redirects."
 
 
 class MalformedValue(FareboxError, ValueError):
@@ -355,6 +372,23 @@ class OperatorError(FareboxError):
 
 class ConfigError(OperatorError):
     """The configuration can't be used."""
+
+
+class UsageError(ConfigError):
+    """The command was called wrongly."""
+
+
+class WalletMissing(UsageError):
+    """There is no wallet to pay with; name one by FAREBOX_WALLET or --wallet, or have a sandbox running."""
+
+    next_step = (
+        "A wallet is such as phoenixd+http://:PASSWORD@127.0.0.1:9740. The sandbox of a `farebox serve` is found by "
+        "itself, if need be by its folder (--state-dir); `farebox demo --keep` tells the wallet of its shop."
+    )
+
+
+class DecisionRefused(OperatorError):
+    """This call does not wait for an approval."""
 
 
 class RefundRefused(OperatorError):

@@ -155,12 +155,12 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What a payment bought: which payment, how much, when.
+    """What a payment bought: which payment, how much, when; None for what the dialect does not tell.
 
     challenge_id: the id of the challenge that it answers, where the dialect has one.
     """
 
     payment_hash: bytes
     amount: Amount | None
-    at: datetime
+    at: datetime | None
     challenge_id: str | None = None

@@ -29,6 +29,7 @@ class Capability(StrEnum):
     STREAM = "stream"  # tell by itself what was settled
     LOOKUP = "lookup"  # find invoices and payments by their payment hash
     MSAT = "msat"  # ask for fractions of a satoshi
+    PAYS_ONCE = "pays_once"  # refuse to pay an invoice that it is paying, or has paid
 
 
 Capabilities = frozenset[Capability]
@@ -180,3 +181,12 @@ class Wallet(Protocol):
 
     def balance(self) -> Conversation[Amount]:
         """What can be spent. Raises WalletError."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A Wallet that knows, without asking, under which key its own node signs invoices."""
+
+    @property
+    def public_key(self) -> bytes:
+        """33 bytes, compressed."""

@@ -1,11 +1,12 @@
-"""Payment and Draw: the two state machines of the seller's ledger, each as a table.
+"""Payment and Draw: the two state machines of the seller's ledger, each as a table; and the purchase of a buyer.
 
 Rules
 1. A payment is a tab: `received >= held + captured`. Pay-per-call is a tab of one price.
 2. A move not in a table does not exist; the store refuses it, and the diagrams in docs/states.md are drawn from here.
 3. Each move is one conditional statement in the store, and its row count says who won.
 4. A draw has a lease and an epoch. A draw whose epoch is no longer the payment's can't be captured.
-5. Late money counts: an expired payment that settles after all is funded.
+5. Late money counts: an expired payment that settles after all is funded, and so does the buyer's own: a purchase that
+   was released and turns out to be paid is captured.
 """
 
 from __future__ import annotations
@@ -73,6 +74,11 @@ DRAW_MOVES: Final[Mapping[tuple[DrawState, DrawMove], DrawState]] = MappingProxy
         (DrawState.HELD, DrawMove.CAPTURE): DrawState.CAPTURED,
         (DrawState.HELD, DrawMove.RELEASE): DrawState.RELEASED,
     }
+)
+
+# A buyer's purchase, which a wallet may prove to be paid though it was told that it had failed.
+PURCHASE_MOVES: Final[Mapping[tuple[DrawState, DrawMove], DrawState]] = MappingProxyType(
+    {**DRAW_MOVES, (DrawState.RELEASED, DrawMove.CAPTURE): DrawState.CAPTURED}
 )
 
 

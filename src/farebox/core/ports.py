@@ -10,13 +10,11 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Protocol
 
-from farebox.core.amount import NOTHING, Amount
+from farebox.core.amount import Amount
 from farebox.core.bolt11 import Invoice
-from farebox.core.budget import Window
 from farebox.core.conversation import Conversation as Conversation
 from farebox.core.conversation import HttpCall as HttpCall
 from farebox.core.conversation import HttpReply as HttpReply
@@ -30,6 +28,7 @@ from farebox.core.node import HoldReceiver as HoldReceiver
 from farebox.core.node import Inspected as Inspected
 from farebox.core.node import InvoiceState as InvoiceState
 from farebox.core.node import InvoiceStatus as InvoiceStatus
+from farebox.core.node import Named as Named
 from farebox.core.node import NodeFacts as NodeFacts
 from farebox.core.node import Paid as Paid
 from farebox.core.node import PayOutcome as PayOutcome
@@ -37,9 +36,11 @@ from farebox.core.node import Receiver as Receiver
 from farebox.core.node import SpendProbe as SpendProbe
 from farebox.core.node import Unresolved as Unresolved
 from farebox.core.node import Wallet as Wallet
-from farebox.core.payment import Answer, Balance, DrawState, FreeCall, Hold, Payment
+from farebox.core.payment import Answer, Balance, FreeCall, Hold, Payment
+from farebox.core.purse import KEPT as KEPT
+from farebox.core.purse import Purchase as Purchase
+from farebox.core.purse import Purse as Purse
 from farebox.core.refund import RefundLedger
-from farebox.core.secret import Secret
 from farebox.core.settlement import SettlementLedger
 from farebox.core.upkeep import UpkeepLedger
 
@@ -157,87 +158,6 @@ class Ledger(SettlementLedger, EscrowLedger, RefundLedger, UpkeepLedger, Protoco
         """Finish what is under way and let go of the file."""
 
 
-# --- the buyer's memory -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purchase:
-    """One row of the purse: what was, or is about to be, paid for.
-
-    request_digest: SHA-256 that tells the same call made again. origin: `https://host:port`.
-    fee_limit: held on top of the amount while paying; fee: what it came to.
-    attempt: how often this payment was tried before, and certainly failed.
-    state: HELD while paying or unresolved, CAPTURED when paid, RELEASED when it certainly failed.
-    served: whether the paid answer arrived. challenge: the challenge that was paid, for showing the proof again.
-    """
-
-    payment_hash: bytes
-    request_digest: bytes
-    origin: str
-    url: str
-    amount: Amount
-    fee_limit: Amount
-    challenge: Challenge
-    invoice_expires_at: datetime
-    state: DrawState = DrawState.HELD
-    fee: Amount = NOTHING
-    preimage: Secret[bytes] | None = None
-    served: bool = False
-    reason: str = ""
-    held_at: datetime | None = None
-    attempt: int = 0
-
-    @property
-    def counted(self) -> Amount:
-        """What the budget counts: all that may still be spent while held, the exact cost when captured."""
-        match self.state:
-            case DrawState.HELD:
-                return self.amount + self.fee_limit
-            case DrawState.CAPTURED:
-                return self.amount + self.fee
-            case DrawState.RELEASED:
-                return NOTHING
-
-
-KEPT: Final = "the seller refused the call, and keeps what was paid for it"
-
-
-class Purse(Protocol):
-    """What the buyer remembers, shared by all processes of one user. Blocking; raises StoreUnavailable."""
-
-    def hold(self, purchase: Purchase, limits: Sequence[Window]) -> Purchase | None:
-        """Write the intent and hold amount + fee limit within every window, in one conditional statement.
-
-        None when it is held. When that payment is held or captured already: its row, and nothing is written. One that
-        was released is tried again, as a purchase of its own.
-        Raises OverBudget naming the window and what is left in it.
-        """
-
-    def capture(self, payment_hash: bytes, *, preimage: Secret[bytes], fee: Amount) -> None:
-        """It was paid; keep the proof until it is served."""
-
-    def release(self, payment_hash: bytes, *, reason: str) -> None:
-        """It certainly was not paid; free the amount."""
-
-    def mark_served(self, payment_hash: bytes) -> None:
-        """The paid answer arrived."""
-
-    def mark_kept(self, payment_hash: bytes) -> None:
-        """The seller refused the paid call and keeps the payment for it: unfinished, with `KEPT` as its reason."""
-
-    def unfinished(self, request_digest: bytes | None = None) -> Sequence[Purchase]:
-        """HELD, or paid and not served; oldest first; of one request or of all."""
-
-    def spent(self, window: Window) -> Amount:
-        """What counts against a window now: captured with fees, and everything held."""
-
-    def history(self, limit: int) -> Sequence[Purchase]:
-        """The newest purchases first."""
-
-    def close(self) -> None:
-        """Let go of the file."""
-
-
 # --- dialects ---------------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +169,7 @@ class Dialect(Protocol):
 
     @property
     def name(self) -> str:
-        """`L402`, `Payment`, `payment_hash`."""
+        """`L402`, `Payment`, `x402`, `payment_hash`."""
 
     @property
     def proof_headers(self) -> frozenset[str]:
@@ -276,6 +196,9 @@ class Dialect(Protocol):
 
     def read_receipt(self, wire: Wire) -> Receipt | None:
         """The receipt in an answer. Raises MalformedChallenge."""
+
+    def reusable_until(self, challenge: Challenge, *, now: datetime) -> datetime | None:
+        """Until when a proof of it may be good for other calls of the same resource; None for this call only."""
 
     def issue(self, quote: Quote, invoice: Invoice, *, valid_until: datetime) -> Challenge | None:
         """Seal an invoice for a quote; None when this price can't be said here. Needs the seller's keys."""

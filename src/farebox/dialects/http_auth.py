@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from farebox.core.errors import MalformedChallenge
@@ -66,7 +67,9 @@ def read_challenges(values: Iterable[str]) -> tuple[AuthChallenge, ...]:
         size += len(value)
         if size > _MOST_CHARACTERS:
             raise MalformedChallenge(f"more than {_MOST_CHARACTERS} characters of challenges")
-        _read_value(value, found)
+        found += _read_value(value)
+        if len(found) > _MOST_CHALLENGES:
+            raise MalformedChallenge(f"more than {_MOST_CHALLENGES} challenges")
     return tuple(found)
 
 
@@ -110,7 +113,9 @@ def _escape(name: str, value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _read_value(text: str, found: list[AuthChallenge]) -> None:
+@lru_cache(maxsize=16)  # each dialect reads the same lines of a 402
+def _read_value(text: str) -> tuple[AuthChallenge, ...]:
+    found: list[AuthChallenge] = []
     at = _skip(text, 0)
     while at < len(text):
         if len(found) == _MOST_CHALLENGES:
@@ -130,6 +135,7 @@ def _read_value(text: str, found: list[AuthChallenge]) -> None:
                 raise MalformedChallenge("no parameter where one should be", at=at)
         found.append(AuthChallenge(scheme=scheme[1], token68=token68[1] if token68 else "", parameters=parameters))
         at = _skip(text, at)
+    return tuple(found)
 
 
 def _read_parameters(text: str, at: int) -> tuple[Pairs, int]:

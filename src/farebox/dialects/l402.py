@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
@@ -33,9 +33,9 @@ from farebox.core.errors import (
     MalformedMacaroon,
 )
 from farebox.core.exchange import HASH_BYTES, Challenge, Credential, Json, Pairs, Quote, Receipt, Sealed, Wire
+from farebox.core.macaroon import Macaroon
 from farebox.core.secret import KEY_ID_BYTES, KeyRing, Keys, Secret
 from farebox.dialects.http_auth import AuthChallenge, find_challenges, split_credential, write_challenge
-from farebox.dialects.macaroon import Macaroon
 from farebox.dialects.offer import read_invoice, read_price, read_protocol, write_price
 
 _VERSION: Final = b"\0\0"
@@ -53,7 +53,10 @@ _LSAT: Final = (("scheme", "LSAT"),)
 _HEX_HEADERS: Final = frozenset(("macaroon", "grpc-metadata-macaroon"))
 _MOST_CHARACTERS: Final = 8 * 1024
 _MINTED_CAVEATS: Final = 5
+_LONGEST_REUSE: Final = timedelta(days=365)
 _MSATS: Final = re.compile(rb"[1-9][0-9]{0,17}")
+_BOUND_TO_A_REQUEST: Final = re.compile(rb"[a-z][a-z0-9_-]*_request=[0-9a-f]{64}")
+_VALID_UNTIL: Final = re.compile(rb"(?:[a-z][a-z0-9_-]*_valid_until=|ExpiresAt = )([0-9]{1,11})")  # ours, and ngx's
 _HASH_ALONE: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
 
@@ -150,7 +153,7 @@ class L402:
         """For those who can't see the header, such as a page in a browser without the right CORS headers."""
         for members in (read_protocol(wire.body, "l402"), wire.body):
             token = members.get("macaroon") or members.get("token")
-            invoice = members.get("payment_request") or members.get("invoice")
+            invoice = members.get("payment_request") or members.get("invoice") or members.get("pr")
             if isinstance(token, str) and token != "none" and isinstance(invoice, str):  # noqa: S105 - no password
                 return (self._found(wire, token, invoice, ()),)
         return ()
@@ -275,6 +278,24 @@ class L402:
             digest=bytes.fromhex(digest.decode()),
             valid_until=datetime.fromtimestamp(_seconds(bound[self._valid_until_name]), UTC),
         )
+
+    def reusable_until(self, challenge: Challenge, *, now: datetime) -> datetime | None:
+        """A year from now, or earlier where the token says so; a token that can't be read is opaque (L402, agent-spec).
+
+        None for a token that is bound to one request, as farebox mints them, and for one that has run out.
+        """
+        until = now + _LONGEST_REUSE
+        for text in challenge.token.split(","):
+            try:
+                caveats = Macaroon.read_base64(text.strip(" ")).caveats
+            except MalformedMacaroon:
+                continue
+            for caveat in caveats:
+                if _BOUND_TO_A_REQUEST.fullmatch(caveat):
+                    return None
+                if told := _VALID_UNTIL.fullmatch(caveat):
+                    until = min(until, datetime.fromtimestamp(int(told[1]), UTC))
+        return until if now < until else None
 
     # --- receipt ------------------------------------------------------------------------------------------------------
 

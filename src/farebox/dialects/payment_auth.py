@@ -163,6 +163,10 @@ class PaymentAuth:
             expires_at=expires_at,
         )
 
+    def reusable_until(self, challenge: Challenge, *, now: datetime) -> datetime | None:
+        """None: A credential of this scheme is good once (draft-httpauth-payment-00)."""
+        return None
+
     # --- credential ---------------------------------------------------------------------------------------------------
 
     def write_credential(self, credential: Credential) -> Wire:
@@ -266,7 +270,12 @@ class PaymentAuth:
     # --- receipt ------------------------------------------------------------------------------------------------------
 
     def write_receipt(self, receipt: Receipt) -> Wire:
-        """`Payment-Receipt`. Whoever writes the answer adds `Cache-Control: private`, and leaves it out of an error."""
+        """`Payment-Receipt`. Whoever writes the answer adds `Cache-Control: private`, and leaves it out of an error.
+
+        Raises MalformedChallenge for a receipt that knows no time.
+        """
+        if receipt.at is None:
+            raise MalformedChallenge("a Payment receipt tells when, and this one does not know")
         members: dict[str, Json] = {
             "status": "success",
             "method": _METHOD,

@@ -12,7 +12,7 @@ Rules
    malformed.
 3. The buyer's side shows the hash in `Authorization`, which HTTP clients drop when a redirect leaves the origin.
 4. The buyer's side takes an invoice in a body for such an offer only where the hash is said to be taken, or nothing
-   else is offered.
+   else is offered: no macaroon in the body either, and nothing in x402.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from farebox.dialects.offer import read_invoice, read_price, read_protocol, writ
 _HEADER: Final = "x-payment-hash"
 _FIELD: Final = "payment_hash"
 _L402: Final = ("l402", "lsat")
+_TOKENS: Final = ("macaroon", "token")
 _INVOICES: Final = ("payment_request", "invoice", "pr")
 _LOOKS_LIKE_AN_INVOICE: Final = re.compile(r"ln(?:bc|tb)", re.IGNORECASE)
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
@@ -79,7 +80,7 @@ class PaymentHash:
             text = challenge.get("invoice")
             if text and challenge.scheme.lower() in _L402 and not _sealed(challenge):
                 self._add(found, text, {}, wire)
-        if found or _takes_hashes(wire) or not any(map(_sealed, said)):
+        if found or _takes_hashes(wire) or not (any(map(_sealed, said)) or _wants_more(wire)):
             for members in (read_protocol(wire.body, "payment_hash"), read_protocol(wire.body, "l402"), wire.body):
                 for text in _invoices(members):
                     self._add(found, text, members, wire)
@@ -99,6 +100,10 @@ class PaymentHash:
                 amount=_price(members, wire),
             ),
         )
+
+    def reusable_until(self, challenge: Challenge, *, now: datetime) -> datetime | None:
+        """None: a hash is good once."""
+        return None
 
     # --- credential ---------------------------------------------------------------------------------------------------
 
@@ -145,7 +150,13 @@ def _sealed(challenge: AuthChallenge) -> bool:
     """Whether a challenge wants more than the hash back."""
     if challenge.scheme.lower() not in _L402:
         return True
-    return any(challenge.get(name) not in (None, "", "none") for name in ("macaroon", "token"))
+    return any(challenge.get(name) not in (None, "", "none") for name in _TOKENS)
+
+
+def _wants_more(wire: Wire) -> bool:
+    """Whether what is told beside the challenges wants more than the hash back."""
+    members = (places.get(name) for places in (read_protocol(wire.body, "l402"), wire.body) for name in _TOKENS)
+    return bool(wire.all("payment-required")) or any(member not in (None, "", "none") for member in members)
 
 
 def _takes_hashes(wire: Wire) -> bool:

@@ -2,41 +2,33 @@
 
 Rules
 1. A body is bought with only if it can be sent again: bytes, text, JSON, forms, files. A generator is left untouched.
-2. Of a 402 at most 64 KiB are read and at most 64 KiB decompressed, within ten seconds; what is larger, slower or coded
-   otherwise than in gzip or deflate is left to its headers.
-3. Only a body that says it is JSON tells a price. Prose never does.
-4. A proof takes the place of whatever credentials the request had. Redirects to another origin lose it, because HTTP
+2. A proof takes the place of whatever credentials the request had. Redirects to another origin lose it, because HTTP
    clients drop `Authorization` there.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-import time
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, closing, suppress
 from datetime import timedelta
-from hashlib import sha256
-from types import MappingProxyType, ModuleType
+from pathlib import Path
+from types import ModuleType
 from typing import Final, TypeVar, cast
 
 import httpx
 
-from farebox.core.exchange import Json, Wire
+from farebox.core.exchange import Wire
+from farebox.http.buy_read import Basket, answered, digest_of, is_short_problem, origin_of, with_members
 from farebox.payer import Answered, OutgoingCall
 
 K = TypeVar("K")
 
 _LIBRARIES: Final = frozenset(("httpx", "httpx2"))
-_MOST_BYTES: Final = 64 * 1024
-_READ_WITHIN: Final = timedelta(seconds=10)
-_PORTS: Final = MappingProxyType({"http": 80, "https": 443})
-_WINDOW_BITS: Final = MappingProxyType({"gzip": 31, "x-gzip": 31, "deflate": 15})
-_DIGESTED: Final = ("content-type", "accept")
+_PART_BYTES: Final = 64 * 1024
+_DONE: Final = b"data: [DONE]"
+_MOST_LINE_ENDS: Final = 4
 _LENGTHS: Final = frozenset(("content-length", "transfer-encoding"))
-_NO_MEMBERS: Final[Mapping[str, Json]] = MappingProxyType({})
 
 
 def library_of(message: httpx.Request | httpx.Response) -> ModuleType:
@@ -54,55 +46,87 @@ def of_library(kind: type[K], library: ModuleType, name: str) -> type[K]:
     return kind if issubclass(kind, base) else type(kind.__name__, (kind, base), {"__doc__": kind.__doc__})
 
 
-def origin_of(url: httpx.URL) -> str:
-    """`https://host:port`, with the port always."""
-    host = url.raw_host.decode("ascii")
-    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{url.port or _PORTS.get(url.scheme, 0)}"
-
-
 # --- the request ------------------------------------------------------------------------------------------------------
 
 
-def read_call(request: httpx.Request) -> OutgoingCall:
-    """The call that a request makes. A body that can be sent again is read into memory."""
-    url = request.url.copy_with(userinfo=b"", fragment=None)
-    digest = _digest(request, str(url), request.read()) if _is_replayable(request) else None
-    return OutgoingCall(origin=origin_of(url), url=str(url), digest=digest)
+class FileBody(httpx.SyncByteStream):
+    """A body that is read from its file whenever it is sent: `httpx.Request(…, stream=FileBody(path))`.
+
+    The request has to tell its length. Raises OSError for a file that can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.length = path.stat().st_size
+        next(iter(self), None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            while part := file.read(_PART_BYTES):
+                yield part
+
+
+def read_call(request: httpx.Request, *, keeps_proofs: bool = False) -> OutgoingCall:
+    """The call that a request makes; see OutgoingCall.
+
+    A body that can be sent again is read into memory, unless it is a `FileBody`.
+    """
+    url = request.url
+    if url.userinfo or url.fragment:
+        url = url.copy_with(userinfo=b"", fragment=None)
+    text, replayable = str(url), _is_replayable(request)
+    if replayable and not isinstance(request.stream, (library_of(request).ByteStream, FileBody)):
+        request.read()  # before it is sent: a file is sent from where it stands
+
+    def digest() -> bytes | None:
+        if not replayable:
+            return None
+        body = request.stream if isinstance(request.stream, FileBody) else request.read()
+        return digest_of(request.method, text, request.headers, body)
+
+    return OutgoingCall(
+        origin=_origin(url),
+        url=text,
+        method=request.method,
+        path=url.path,
+        digest=digest,
+        keeps_proofs=keeps_proofs,
+    )
+
+
+def _origin(url: httpx.URL) -> str:
+    return origin_of(url.scheme, url.raw_host.decode("ascii"), url.port)
 
 
 def _is_replayable(request: httpx.Request) -> bool:
     stream = request.stream
-    if isinstance(stream, library_of(request).ByteStream) or hasattr(stream, "fields"):  # bytes, or a multipart form
+    if isinstance(stream, (library_of(request).ByteStream, FileBody)):
+        return True
+    if hasattr(stream, "fields"):  # a multipart form
         return True
     given = getattr(stream, "_stream", None)  # where both libraries keep what they were handed; nothing public tells
     return isinstance(given, list | tuple) or (hasattr(given, "read") and hasattr(given, "seek"))
 
 
-def _digest(request: httpx.Request, url: str, body: bytes) -> bytes:
-    fields = [b"farebox call 1", request.method.encode(), url.encode()]
-    fields += [request.headers.get(name, "").encode() for name in _DIGESTED]
-    fields.append(sha256(body).digest())
-    return sha256(b"".join([len(field).to_bytes(4, "big") + field for field in fields])).digest()
-
-
 def with_proof(request: httpx.Request, proof: Wire) -> httpx.Request:
     """The same request with a proof, which replaces headers, parameters and JSON members of the same names."""
+    if not proof.query and not proof.body:
+        # What a library finds out when it makes a request is true of this one, too; its own copies lose the body.
+        same = object.__new__(type(request))
+        vars(same).update(vars(request))
+        same.headers = type(request.headers)(request.headers)
+        for name, value in proof.headers:
+            same.headers[name] = value
+        return same
     replaced = _LENGTHS | {name for name, _ in proof.headers}
     headers = [(name, value) for name, value in request.headers.multi_items() if name.lower() not in replaced]
     return type(request)(
         request.method,
         request.url.copy_merge_params(dict(proof.query)) if proof.query else request.url,
         headers=[*headers, *proof.headers],
-        content=_with_members(request.read(), proof.body),
+        content=with_members(request.read(), proof.body),
         extensions=request.extensions,
     )
-
-
-def _with_members(body: bytes, members: Mapping[str, Json]) -> bytes:
-    if not members:
-        return body
-    present = _read_object(body)
-    return body if present is None else json.dumps({**present, **members}).encode()
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------
@@ -111,33 +135,31 @@ def _with_members(body: bytes, members: Mapping[str, Json]) -> bytes:
 def hear(response: httpx.Response) -> Answered:
     """What the payer has to know of an answer. A 402 is used up by it, a problem is read, the rest is left unread."""
     if response.status_code == httpx.codes.PAYMENT_REQUIRED:
-        basket = _Basket(response)
+        basket = _basket(response)
         with suppress(library_of(response).RequestError), closing(_parts(response)) as parts:
             for part in parts:
                 if not basket.take(part):
                     break
         drop(response)
-        return _answered(response, basket.members())
-    if _is_short_problem(response):
+        return _answered(response, basket)
+    if is_short_problem(response.status_code, response.headers):
         response.read()
-        return _answered(response, _read_object(response.content))
     return _answered(response)
 
 
 async def ahear(response: httpx.Response) -> Answered:
     """The same for an awaiting client."""
     if response.status_code == httpx.codes.PAYMENT_REQUIRED:
-        basket = _Basket(response)
+        basket = _basket(response)
         with suppress(library_of(response).RequestError):
             async with aclosing(_aparts(response)) as parts:
                 async for part in parts:
                     if not basket.take(part):
                         break
         await adrop(response)
-        return _answered(response, basket.members())
-    if _is_short_problem(response):
+        return _answered(response, basket)
+    if is_short_problem(response.status_code, response.headers):
         await response.aread()
-        return _answered(response, _read_object(response.content))
     return _answered(response)
 
 
@@ -177,95 +199,72 @@ def _aparts(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     return cast("AsyncGenerator[bytes, None]", parts)
 
 
-def _answered(response: httpx.Response, members: Mapping[str, Json] | None = None) -> Answered:
-    headers = tuple((name.lower(), value) for name, value in response.headers.multi_items())
-    return Answered(
-        status=response.status_code,
-        origin=origin_of(response.request.url),
-        wire=Wire(headers=headers, body=members or _NO_MEMBERS),
-    )
+def _basket(response: httpx.Response) -> Basket:
+    return Basket(response.headers, is_decoded=response.is_stream_consumed)
 
 
-def _is_short_problem(response: httpx.Response) -> bool:
-    length = response.headers.get("content-length", "")
-    return (
-        response.is_error
-        and _media_type(response) == "application/problem+json"
-        and "content-encoding" not in response.headers
-        and length.isascii()
-        and length.isdigit()
-        and int(length) <= _MOST_BYTES
-    )
-
-
-def _media_type(response: httpx.Response) -> str:
-    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
-
-
-class _Basket:
-    """Takes the raw parts of a body while there is room and time."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        kind = _media_type(response)
-        self._wanted = kind == "application/json" or kind.endswith("+json")
-        coding = "" if response.is_stream_consumed else response.headers.get("content-encoding", "")
-        self._coding = coding.strip().lower()
-        self._raw = bytearray()
-        self._until = time.monotonic() + _READ_WITHIN.total_seconds()
-
-    def take(self, part: bytes) -> bool:
-        """Whether to go on reading."""
-        self._raw += part
-        if len(self._raw) > _MOST_BYTES or time.monotonic() > self._until:
-            self._wanted = False
-        return self._wanted
-
-    def members(self) -> Mapping[str, Json] | None:
-        """The JSON object that was taken; None when there is none, or not a small one."""
-        return _read_object(_expand(bytes(self._raw), self._coding)) if self._wanted else None
-
-
-def _expand(raw: bytes, coding: str) -> bytes:
-    """The body without its coding; empty when it is too large or not what it says."""
-    if coding in ("", "identity"):
-        return raw
-    if coding not in _WINDOW_BITS:
-        return b""
-    unpacker = zlib.decompressobj(_WINDOW_BITS[coding])
-    try:
-        body = unpacker.decompress(raw, _MOST_BYTES + 1)
-    except zlib.error:
-        return b""
-    return body if len(body) <= _MOST_BYTES else b""
-
-
-def _read_object(body: bytes) -> dict[str, Json] | None:
-    try:
-        read = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return read if isinstance(read, dict) else None
+def _answered(response: httpx.Response, basket: Basket | None = None) -> Answered:
+    body = None
+    if basket is not None:
+        body = basket.body()
+    elif is_short_problem(response.status_code, response.headers):
+        body = response.content
+    url = response.request.url
+    location = str(url) if response.history else None
+    return answered(response.status_code, _origin(url), response.headers.multi_items(), body, location=location)
 
 
 # --- an answer that says when it has come whole -----------------------------------------------------------------------
 
 
-def watch(response: httpx.Response, when_whole: Callable[[], None]) -> None:
-    """Have the function called when the last byte of the answer was read."""
+def watch(response: httpx.Response, when_whole: Callable[[], None], when_broken: Callable[[], None]) -> None:
+    """Have a function called when the last byte of the answer was read, or when it breaks off.
+
+    What its caller leaves before the end is neither. A stream of events is whole when it says `[DONE]`, where those who
+    read it leave.
+    """
     kind = of_library(_Watched, library_of(response), "SyncByteStream")
-    response.stream = kind(cast("httpx.SyncByteStream", response.stream), when_whole)
+    response.stream = kind(cast("httpx.SyncByteStream", response.stream), _end_of(response), when_whole, when_broken)
 
 
-def awatch(response: httpx.Response, when_whole: Callable[[], Awaitable[None]]) -> None:
+def awatch(
+    response: httpx.Response, when_whole: Callable[[], Awaitable[None]], when_broken: Callable[[], Awaitable[None]]
+) -> None:
     """The same for an awaiting client."""
     kind = of_library(_AsyncWatched, library_of(response), "AsyncByteStream")
-    response.stream = kind(cast("httpx.AsyncByteStream", response.stream), when_whole)
+    stream = cast("httpx.AsyncByteStream", response.stream)
+    response.stream = kind(stream, _end_of(response), when_whole, when_broken)
+
+
+class _End:
+    """Whether the parts that went by end as an answer of this kind does."""
+
+    def __init__(self, mark: bytes) -> None:
+        self._mark = mark
+        self._last = b""
+
+    def is_in(self, part: bytes) -> bool:
+        """Whether it ends with this part."""
+        if not self._mark:
+            return False
+        self._last = (self._last + part)[-len(self._mark) - _MOST_LINE_ENDS :]
+        return self._last.rstrip(b"\r\n").endswith(self._mark)
+
+
+def _end_of(response: httpx.Response) -> _End:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_plain = kind == "text/event-stream" and "content-encoding" not in response.headers
+    return _End(_DONE if is_plain else b"")
 
 
 class _Watched(httpx.SyncByteStream):
-    def __init__(self, stream: httpx.SyncByteStream, when_whole: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: httpx.SyncByteStream, end: _End, when_whole: Callable[[], None], when_broken: Callable[[], None]
+    ) -> None:
         self._watched = stream
+        self._end = end
         self._when_whole = when_whole
+        self._when_broken = when_broken
 
     @property
     def elapsed(self) -> timedelta | None:
@@ -274,17 +273,36 @@ class _Watched(httpx.SyncByteStream):
         return elapsed
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._watched
-        self._when_whole()
+        is_told = False
+        try:
+            for part in self._watched:
+                if self._end.is_in(part):
+                    is_told = True
+                    self._when_whole()
+                yield part
+        except Exception:
+            if not is_told:
+                self._when_broken()
+            raise
+        if not is_told:
+            self._when_whole()
 
     def close(self) -> None:
         self._watched.close()
 
 
 class _AsyncWatched(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, when_whole: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        stream: httpx.AsyncByteStream,
+        end: _End,
+        when_whole: Callable[[], Awaitable[None]],
+        when_broken: Callable[[], Awaitable[None]],
+    ) -> None:
         self._watched = stream
+        self._end = end
         self._when_whole = when_whole
+        self._when_broken = when_broken
 
     @property
     def elapsed(self) -> timedelta | None:
@@ -294,13 +312,22 @@ class _AsyncWatched(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         parts = aiter(self._watched)
+        is_told = False
         try:
             async for part in parts:
+                if self._end.is_in(part):
+                    is_told = True
+                    await self._when_whole()
                 yield part
+        except Exception:
+            if not is_told:
+                await self._when_broken()
+            raise
         finally:
             if isinstance(parts, AsyncGenerator):
                 await parts.aclose()
-        await self._when_whole()
+        if not is_told:
+            await self._when_whole()
 
     async def aclose(self) -> None:
         await self._watched.aclose()

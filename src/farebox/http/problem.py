@@ -90,9 +90,13 @@ def free_headers(call: FreeCall, now: datetime) -> RawHeaders:
     """What is left of the free tier (draft-ietf-httpapi-ratelimit-headers)."""
     seconds = max(0, round((call.resets_at - now).total_seconds()))
     return [
-        (b"ratelimit-policy", f'"free";q={call.limit};w=86400'.encode()),
+        (b"ratelimit-policy", _free_policy(call.limit).encode()),
         (b"ratelimit", f'"free";r={call.remaining};t={seconds}'.encode()),
     ]
+
+
+def _free_policy(calls: int) -> str:
+    return f'"free";q={calls};w=86400'
 
 
 def payment_required(
@@ -145,6 +149,8 @@ def payment_required(
         headers.append(("retry-after", str(max(1, round(challenged.retry_after.total_seconds())))))
     if challenged.free_call is not None:
         headers += [(n.decode(), v.decode()) for n, v in free_headers(challenged.free_call, now)]
+    elif free_calls:  # whether one is left was not looked at
+        headers.append(("ratelimit-policy", _free_policy(free_calls)))
     return Answer(status=402, headers=tuple(headers), body=json.dumps(dict(wire.body), ensure_ascii=False).encode())
 
 

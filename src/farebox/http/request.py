@@ -59,7 +59,8 @@ class PricedRequest(NamedTuple):
 
     method: the one it stands for (`GET` for a HEAD). arrived: every header field, as it was sent.
     shown: the headers, query and members that may be a proof.
-    authorization: the Authorization value, if that is the only place where a proof can be. forced: `?l402=require`.
+    authorization: the Authorization value, if that is the only place where a proof can be.
+    forced: `?l402=require`, or `Prefer: l402=require`.
     """
 
     method: str
@@ -89,6 +90,7 @@ class PricedRequest(NamedTuple):
 class _Kind(Enum):
     DROPPED = auto()
     PROOF = auto()
+    PREFER = auto()
     AUTHORIZATION = auto()
     DIGESTED = auto()
     HOST = auto()
@@ -124,6 +126,7 @@ class Reader:
         self._kinds: dict[bytes, _Kind] = {
             **dict.fromkeys(_DROPPED, _Kind.DROPPED),
             **dict.fromkeys(_OVERRIDES, _Kind.OVERRIDE),
+            b"prefer": _Kind.PREFER,
             **dict.fromkeys(self._digested, _Kind.DIGESTED),
             b"host": _Kind.HOST,
             b"upgrade": _Kind.UPGRADE,
@@ -147,6 +150,10 @@ class Reader:
         forced = False
         if query:
             query, query_proof, forced = self._cut_query(query)
+        if (
+            b"prefer" in told
+        ):  # RFC 7240: for a caller that may not touch the query, because it does not know the seller
+            forced = forced or _PROBE in (part.strip() for part in told[b"prefer"].split(b","))
         body_proof: Mapping[str, Json] = _NO_MEMBERS
         if body:
             body, body_proof = self._cut_body(body)
@@ -189,7 +196,7 @@ class Reader:
                 kind = kind_of(name)
                 if kind is None:
                     continue
-            if kind is _Kind.DIGESTED:
+            if kind is _Kind.DIGESTED or kind is _Kind.PREFER:
                 told[name] = told[name] + b"," + value if name in told else value
             elif kind is _Kind.HOST:
                 if b"host" in told:

@@ -56,7 +56,9 @@ from farebox.lightning.reply import (
     text,
 )
 
-CAPABILITIES: Final = frozenset({Capability.DESCRIPTION_HASH, Capability.LOOKUP, Capability.STREAM})
+CAPABILITIES: Final = frozenset(
+    {Capability.DESCRIPTION_HASH, Capability.LOOKUP, Capability.PAYS_ONCE, Capability.STREAM}
+)
 _FORM: Final = "phoenixd+http://:PASSWORD@HOST:PORT"
 _HOOK: Final = "webhook-secret"
 _MOST_DESCRIPTION_UNITS: Final = 128  # phoenixd counts UTF-16 units

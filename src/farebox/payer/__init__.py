@@ -1,19 +1,22 @@
 """The buyer's front room: one purchase, told once, for every face to drive."""
 
+from farebox.payer.drive import Awaiting, Blocking, Drivers, Telling
 from farebox.payer.offer import Limits, Offer
 from farebox.payer.purchase import Payer
+from farebox.payer.spending import allowance_here, spending, spending_under
 from farebox.payer.steps import (
     Answered,
+    AskApproval,
     Bought,
     Capture,
     Deliver,
     Hold,
     LookUp,
-    MarkServed,
     NoAnswer,
     OutgoingCall,
     Pay,
     Recall,
+    RecallSeen,
     Release,
     Remember,
     Reply,
@@ -26,25 +29,33 @@ from farebox.payer.steps import (
 
 __all__ = [
     "Answered",
+    "AskApproval",
+    "Awaiting",
+    "Blocking",
     "Bought",
     "Capture",
     "Deliver",
+    "Drivers",
     "Hold",
     "Limits",
     "LookUp",
-    "MarkServed",
     "NoAnswer",
     "Offer",
     "OutgoingCall",
     "Pay",
     "Payer",
     "Recall",
+    "RecallSeen",
     "Release",
     "Remember",
     "Reply",
     "Send",
     "Step",
     "Story",
+    "Telling",
     "Wait",
+    "allowance_here",
     "remember",
+    "spending",
+    "spending_under",
 ]

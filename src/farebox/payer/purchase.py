@@ -5,8 +5,7 @@ Rules
    nobody can tell is looked up. The same call never has two payments on the way.
 2. The intent is in the purse, and its price held in the budget, before the wallet hears of it.
 3. At most one payment in one purchase. Whatever the seller answers to a proof, nothing is paid on top.
-4. Unknown is never failed. An amount is released only when the wallet says that it did not pay, or when it has never
-   heard of the payment and the invoice has run out. A purchase that is interrupted while paying stays held.
+4. What became of the money is told by farebox.payer.settling, and unknown is never failed.
 5. A proof is shown again, a bounded number of times, to a seller that asks to come again or whose answer got lost.
 6. Served is what was answered to the last byte, other than by a refusal of the proof or a failure of the server.
 7. A seller who took money twice and did not serve is not paid a third time.
@@ -14,60 +13,56 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Final
 
+from farebox.core.allowance import UNNARROWED, Allowance, account_of, priced_as
+from farebox.core.budget import HOST, Budget
 from farebox.core.errors import (
-    BodyNotReplayable,
-    InvoiceRefused,
     MalformedValue,
+    NothingPaid,
     OriginChanged,
-    OverBudget,
     PaidAsCredit,
     PaidNotServed,
-    PaymentFailed,
-    PaymentUnresolved,
+    PaidRedirect,
     PurchaseError,
     StoreUnavailable,
-    WalletError,
 )
 from farebox.core.exchange import Receipt, Wire
-from farebox.core.payment import DrawState
-from farebox.core.ports import KEPT, Clock, Dialect, Failed, Paid, PayOutcome, Purchase, Unresolved
-from farebox.payer.offer import CLOCK_SKEW, Limits, Offer, choose_offer, write_proof
+from farebox.core.ports import Clock, Dialect
+from farebox.core.purse import Purchase
+from farebox.payer.asking import deliver, hold, recall, recall_seen, send, show
+from farebox.payer.caution import check_change, check_price, check_seller, guards_for, is_private
+from farebox.payer.offer import Limits, Offer, choose_offer, write_proof
+from farebox.payer.proofs import Proof, Proofs, serves
+from farebox.payer.settling import Settling
 from farebox.payer.steps import (
     Answered,
     Bought,
-    Capture,
-    LookUp,
-    MarkServed,
+    ChangePayee,
+    Ending,
+    ForgetProof,
+    Hold,
+    Mark,
     NoAnswer,
+    NotePrice,
     OutgoingCall,
-    Pay,
-    Release,
+    RecallProofs,
     Story,
     Wait,
-    consult,
-    deliver,
-    hold,
-    recall,
-    send,
 )
 from farebox.payer.verdict import ComeAgain, Refused, judge
 
 _PAYMENT_REQUIRED: Final = 402
-_PAUSES: Final = tuple(timedelta(milliseconds=count) for count in (200, 400, 800, 1600))
 _FIRST_PAUSE: Final = timedelta(milliseconds=500)
 _LONGEST_PAUSE: Final = timedelta(seconds=8)
 _MOST_SHOWINGS: Final = 40
 _MOST_COSTLY: Final = 1  # a seller gives up after few failed calls; those of one purchase must not be all of them
 _MOST_LOSSES: Final = 3
-_MOST_STUCK: Final = 2
-_STUCK_AFTER: Final = timedelta(minutes=10)  # until then it may be a purchase that another process is still making
 _INSIST_FOR: Final = timedelta(hours=24)  # after that a refused proof no longer keeps the call from being paid anew
 
 
@@ -90,197 +85,164 @@ class Payer:
         self._limits = limits
         self._clock = clock
         self._patience = patience
-        self._live: list[bytes] = []  # payments that purchases of this process are busy with
-        self._stuck: set[bytes] = set()  # payments of this process that have come to nothing so far
+        self._proofs = Proofs()
+        self._settling = Settling(
+            clock=lambda: self._clock(), patience=limits.approval_patience, takes_over=limits.pays_once
+        )
 
     # --- the story --------------------------------------------------------------------------------------------------
 
-    def purchase(self, call: OutgoingCall) -> Story[Bought]:
+    def purchase(self, call: OutgoingCall, allowance: Allowance = UNNARROWED) -> Story[Bought]:
         """Get the call answered, and pay for it at most once.
 
         Raises a PurchaseError, which says whether money moved; StoreUnavailable, and nothing was paid, when the purse
         can't be written; and whatever the driver throws in.
         """
-        while (earlier := (yield from self._find_paid(call))) is not None:
-            with self._busy_with(earlier):
-                shown = yield from self._show(call, earlier, replayed=True)
+        if call.strays:
+            return (yield from self._follow(call, allowance))
+        heard: Answered | None = None
+        account = allowance.account
+        if (proof := self._proofs.find(call, account, self._clock())) is not None and (
+            not allowance.hosts or allowance.admits(call.host)
+        ):
+            heard = yield from send(proof.wire)
+            if serves(heard):
+                return Bought(payment_hash=proof.payment_hash, dialect=proof.dialect, reused=True)
+            yield from self._drop(call, proof)
+        while (earlier := (yield from self._find_paid(call, account))) is not None:
+            with self._settling.busy_with(earlier):
+                shown = yield from self._show(call, earlier, account, replayed=True)
                 if isinstance(shown, Bought):
                     return shown
                 if self._clock() < (earlier.held_at or self._clock()) + _INSIST_FOR:
                     raise _not_served(shown)
-                yield MarkServed(payment_hash=earlier.payment_hash)
-        answer = yield from self._knock()
-        if answer.status != _PAYMENT_REQUIRED:
+                yield _lost(earlier, shown.reason)
+        if heard is None or heard.status != _PAYMENT_REQUIRED:
+            heard = yield from send()
+        if heard.status != _PAYMENT_REQUIRED:
             return Bought()
-        offer = self._audit(call, answer)
-        yield from self._shun_bad_seller(call)
-        intent = _intent(call, offer)
-        with self._busy_with(intent):
-            purchase, replayed = yield from self._pay_once(call, offer, intent)
-            shown = yield from self._show(call, purchase, replayed=replayed)
+        offer = self._audit(call, heard, allowance)
+        if (reused := (yield from self._try_proofs(call, offer, account))) is not None:
+            return reused
+        yield from self._compare(call, offer, allowance)
+        intent = self._intent(call, offer, allowance)
+        with self._settling.busy_with(intent):
+            purchase, replayed = yield from self._settling.pay_once(offer, self._hold_step(call, intent, allowance))
+            shown = yield from self._show(call, purchase, account, replayed=replayed)
             if isinstance(shown, Bought):
                 return shown
             raise _not_served(shown)
 
-    def ask(self, call: OutgoingCall) -> Story[Offer | None]:
-        """Send the call without a proof and pay nothing: the audited offer, or None when it was answered as it is."""
-        answer = yield from self._knock()
-        return self._audit(call, answer) if answer.status == _PAYMENT_REQUIRED else None
+    def _follow(self, call: OutgoingCall, allowance: Allowance) -> Story[Bought]:
+        """Where a redirect led to another origin: nothing is paid there, and no proof is shown."""
+        answer = yield from send()
+        if answer.status == _PAYMENT_REQUIRED:
+            self._audit(call, answer, allowance)
+            raise OriginChanged(f"{answer.origin} asks", asked_by=answer.origin)
+        return Bought()
+
+    def ask(self, call: OutgoingCall, allowance: Allowance = UNNARROWED) -> Story[Offer | None]:
+        """Send the call without a proof and pay nothing: the audited offer, or None when it was answered as it is.
+
+        Its `objection` is what would keep it from being paid now. The price is remembered as the last one seen.
+        """
+        answer = yield from send()
+        if answer.status != _PAYMENT_REQUIRED:
+            return None
+        offer = self._audit(call, answer, allowance)
+        resource = priced_as(call.resource, allowance.labels)
+        seen = yield from recall_seen(call.origin, resource)
+        offer = replace(offer, last_price=seen.price)
+        try:
+            check_change(offer, seen, self._limits, allowance)
+            step = self._hold_step(call, self._intent(call, offer, allowance), allowance)
+            yield from hold(replace(step, weigh=True))
+        except NothingPaid as objection:
+            return replace(offer, objection=objection.with_evidence(origin=call.origin))
+        payee = offer.invoice.payee
+        yield NotePrice(origin=call.origin, resource=resource, price=offer.amount, payee=payee)
+        return offer
 
     def resume(self) -> Story[tuple[Purchase, ...]]:
         """Look up every payment that is held and capture or release it; returns them as they now stand.
 
         A payment that turns out to be paid stays unserved until its call is made again.
         """
-        resumed = []
-        for purchase in (yield from recall(None)):
-            if purchase.state is DrawState.HELD and purchase.payment_hash not in self._live:
-                resumed.append((yield from self._look_up(purchase)))
-        return tuple(resumed)
+        return (yield from self._settling.resume())
+
+    # --- proofs that are kept ---------------------------------------------------------------------------------------
+
+    def _try_proofs(self, call: OutgoingCall, offer: Offer, account: str) -> Story[Bought | None]:
+        """Whether a proof of another process, or of an earlier one, serves this call."""
+        if offer.dialect.reusable_until(offer.challenge, now=self._clock()) is None or self._proofs.is_single(call):
+            return None
+        for purchase in (yield from recall(RecallProofs(origin=call.origin, resource=call.resource))):
+            if (proof := self._proof_of(purchase)) is None or purchase.amount != offer.amount:
+                continue
+            if account_of(purchase.labels) != account:
+                continue
+            heard = yield from send(proof.wire)
+            if serves(heard):
+                self._proofs.keep(call, account, proof)
+                return Bought(payment_hash=proof.payment_hash, dialect=proof.dialect, reused=True)
+            yield from self._drop(call, proof)
+            break
+        return None
+
+    def _proof_of(self, purchase: Purchase) -> Proof | None:
+        dialect = self._dialect_of(purchase)
+        if dialect is None or purchase.preimage is None or purchase.reusable_until is None:
+            return None
+        wire = write_proof(dialect, purchase.challenge, purchase.preimage)
+        until = purchase.reusable_until
+        return Proof(wire=wire, payment_hash=purchase.payment_hash, dialect=dialect.name, until=until)
+
+    def _drop(self, call: OutgoingCall, proof: Proof) -> Story[None]:
+        self._proofs.drop(call)
+        with suppress(StoreUnavailable):  # at worst it is tried once more
+            yield ForgetProof(payment_hash=proof.payment_hash)
+
+    def _dialect_of(self, purchase: Purchase) -> Dialect | None:
+        return next((known for known in self._dialects if known.name == purchase.challenge.dialect), None)
 
     # --- before paying ----------------------------------------------------------------------------------------------
 
-    def _find_paid(self, call: OutgoingCall) -> Story[Purchase | None]:
+    def _find_paid(self, call: OutgoingCall, account: str) -> Story[Purchase | None]:
         if call.digest is None:
             return None
-        return (yield from self._resolve(call.digest, lambda purchase: purchase.payment_hash not in self._live))
+        return (yield from self._settling.find_paid(_digest(call.digest, account)))
 
-    def _resolve(self, digest: bytes, concerns: Callable[[Purchase], bool]) -> Story[Purchase | None]:
-        """The oldest purchase of a request that is paid for certain, after a little patience with those that may be.
-
-        Raises PaymentUnresolved when there are only such.
-        """
-        pauses = iter(_PAUSES)
-        while True:
-            unresolved: Purchase | None = None
-            for purchase in filter(concerns, (yield from recall(digest))):
-                found = (yield from self._look_up(purchase)) if purchase.state is DrawState.HELD else purchase
-                if found.state is DrawState.CAPTURED:
-                    return found
-                if found.state is DrawState.HELD:
-                    unresolved = found
-            if unresolved is None:
-                return None
-            if (pause := next(pauses, None)) is None:
-                with self._busy_with(unresolved):
-                    raise PaymentUnresolved(unresolved.reason)
-            yield Wait(span=pause)
-
-    def _knock(self) -> Story[Answered]:
-        heard = yield from send()
-        if isinstance(heard, NoAnswer):
-            raise TypeError("a driver reports a call without a proof as lost by throwing its own error")
-        return heard
-
-    def _audit(self, call: OutgoingCall, answer: Answered) -> Offer:
+    def _audit(self, call: OutgoingCall, answer: Answered, allowance: Allowance) -> Offer:
         """What to pay for, if it may be paid at all. Raises what keeps it from being paid."""
         try:
-            if answer.origin != call.origin:
-                raise OriginChanged(f"{answer.origin} asks", asked_by=answer.origin)
-            if call.digest is None:
-                raise BodyNotReplayable
-            offer = choose_offer(answer.wire, dialects=self._dialects, limits=self._limits, now=self._clock())
-            most = self._limits.most
-            if most is not None and offer.amount > most:
-                told = f"it costs {offer.amount}, and the most for one call is {most}"
-                raise OverBudget(told, asked_msat=offer.amount.msat, limit_msat=most.msat)
+            check_seller(call, answer, self._limits, allowance)
+            offer = choose_offer(
+                answer.wire,
+                dialects=self._dialects,
+                limits=self._limits,
+                now=self._clock(),
+                keeps_proofs=call.keeps_proofs,
+            )
+            check_price(call, offer, self._limits, allowance)
         except PurchaseError as error:
             raise error.with_evidence(origin=call.origin) from None
         return offer
 
-    def _shun_bad_seller(self, call: OutgoingCall) -> Story[None]:
-        """Raise InvoiceRefused when this seller has enough money of ours for which nothing came."""
-        now = self._clock()
-        stuck = [
-            purchase
-            for purchase in (yield from recall(None))
-            if purchase.origin == call.origin
-            and purchase.reason != KEPT
-            and (
-                purchase.payment_hash in self._stuck
-                or (
-                    purchase.payment_hash not in self._live
-                    and purchase.held_at is not None
-                    and _STUCK_AFTER < now - purchase.held_at < _INSIST_FOR
-                )
-            )
-        ]
-        if len(stuck) >= _MOST_STUCK:
-            raise InvoiceRefused(
-                f"{len(stuck)} earlier purchases at this origin are paid or held, and were not served",
-                origin=call.origin,
-                unserved=len(stuck),
-            )
-
-    # --- paying -----------------------------------------------------------------------------------------------------
-
-    def _pay_once(self, call: OutgoingCall, offer: Offer, intent: Purchase) -> Story[tuple[Purchase, bool]]:
-        """The purchase, paid, and whether somebody else had paid it.
-
-        A seller gives one caller the same invoice for the same request, so another purchase may be busy with it.
-        """
-        for _ in range(2):
-            known = yield from hold(intent, self._limits.budget.windows)
-            if known is None:
-                return (yield from self._pay(offer, intent)), False
-            if known.request_digest != call.digest:
-                raise InvoiceRefused("this invoice was offered for another request before")
-            if known.state is DrawState.CAPTURED:
-                return known, True
-            paid = yield from self._resolve(known.request_digest, lambda it: it.payment_hash == intent.payment_hash)
-            if paid is not None:
-                return paid, True
-        raise PaymentUnresolved("another purchase is busy with this invoice")
-
-    def _pay(self, offer: Offer, intent: Purchase) -> Story[Purchase]:
-        outcome: PayOutcome
+    def _compare(self, call: OutgoingCall, offer: Offer, allowance: Allowance) -> Story[None]:
+        """Whether it is much like what was asked before."""
+        seen = yield from recall_seen(call.origin, priced_as(call.resource, allowance.labels))
         try:
-            outcome = yield from consult(Pay(invoice=offer.invoice, fee_limit=offer.fee_limit))
-        except WalletError as error:
-            outcome = Unresolved(reason=str(error))
-        purchase = yield from self._record(intent, outcome)
-        match purchase.state:
-            case DrawState.CAPTURED:
-                return purchase
-            case DrawState.RELEASED:
-                raise PaymentFailed(purchase.reason)
-            case DrawState.HELD:
-                raise PaymentUnresolved(purchase.reason)
-
-    def _look_up(self, purchase: Purchase) -> Story[Purchase]:
-        outcome: PayOutcome
-        try:
-            outcome = yield from consult(LookUp(payment_hash=purchase.payment_hash))
-        except WalletError as error:
-            outcome = Unresolved(reason=str(error))
-        ran_out = self._clock() > purchase.invoice_expires_at + CLOCK_SKEW
-        if isinstance(outcome, Unresolved) and not outcome.known and ran_out:
-            outcome = Failed(reason="the payment never reached the wallet, and the invoice has run out")
-        if isinstance(outcome, Failed) and purchase.attempt and not ran_out:
-            # It may be the earlier attempt that failed, while another process is making this one.
-            outcome = Unresolved(reason=outcome.reason)
-        return (yield from self._record(purchase, outcome))
-
-    def _record(self, purchase: Purchase, outcome: PayOutcome) -> Story[Purchase]:
-        """Write an outcome into the purse; the purchase as it then stands, HELD when nobody can tell."""
-        match outcome:
-            case Paid(preimage=preimage, fee=fee) if sha256(preimage.reveal()).digest() == purchase.payment_hash:
-                with suppress(StoreUnavailable):  # the proof is in hand; what stays held is looked up another time
-                    yield Capture(payment_hash=purchase.payment_hash, preimage=preimage, fee=fee)
-                return replace(purchase, state=DrawState.CAPTURED, preimage=preimage, fee=fee)
-            case Paid():
-                return replace(purchase, reason="what the wallet gives as proof does not fit the payment hash")
-            case Failed(reason=reason):
-                yield Release(payment_hash=purchase.payment_hash, reason=reason)
-                return replace(purchase, state=DrawState.RELEASED, reason=reason)
-            case Unresolved(reason=reason):
-                return replace(purchase, reason=reason)
+            check_change(offer, seen, self._limits, allowance)
+        except PurchaseError as error:
+            raise error.with_evidence(origin=call.origin) from None
+        if seen.payee is not None and allowance.payee == offer.invoice.payee != seen.payee:
+            yield ChangePayee(origin=call.origin, payee=offer.invoice.payee)
 
     # --- after paying -----------------------------------------------------------------------------------------------
 
-    def _show(self, call: OutgoingCall, purchase: Purchase, *, replayed: bool) -> Story[Bought | Refused]:
+    def _show(self, call: OutgoingCall, purchase: Purchase, account: str, *, replayed: bool) -> Story[Bought | Refused]:
         """Show the proof until the answer is here whole, the seller refuses it, or patience ends."""
-        dialect = next((known for known in self._dialects if known.name == purchase.challenge.dialect), None)
+        dialect = self._dialect_of(purchase)
         if dialect is None or purchase.preimage is None:
             return Refused(reason=f"the proof can't be shown: {purchase.challenge.dialect} is not spoken here")
         proof = write_proof(dialect, purchase.challenge, purchase.preimage)
@@ -290,10 +252,16 @@ class Payer:
             wait = pause
             match (yield from self._show_once(purchase, proof)):
                 case Answered(wire=wire):
+                    if (kept := self._proof_of(purchase)) is not None:
+                        self._proofs.keep(call, account, kept)
                     return _bought(purchase, _read_receipt(dialect, wire, purchase), replayed=replayed)
                 case Refused() as refused:
-                    if refused.spent or refused.credit:
-                        yield MarkServed(payment_hash=purchase.payment_hash)
+                    if refused.spent and not replayed:  # which can't be: it was paid for just now
+                        refused = replace(refused, spent=False)
+                    if refused.is_final:
+                        yield _lost(purchase, refused.reason)
+                    elif refused.location is None:
+                        yield from _mark_undelivered(purchase)
                     return refused
                 case NoAnswer(reason=reason):
                     losses += 1
@@ -304,10 +272,11 @@ class Payer:
                 break
             yield Wait(span=wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
+        yield from _mark_undelivered(purchase)
         raise PaidNotServed(reason, retry_after_s=after // timedelta(seconds=1) or None)
 
     def _show_once(self, purchase: Purchase, proof: Wire) -> Story[Answered | NoAnswer | ComeAgain | Refused]:
-        heard = yield from send(proof)
+        heard = yield from show(proof)
         if isinstance(heard, NoAnswer):
             return heard
         verdict = judge(heard, purchase.payment_hash, dialects=self._dialects, now=self._clock())
@@ -317,40 +286,46 @@ class Payer:
         lost = yield from deliver(purchase.payment_hash, kept=kept)
         return lost or heard
 
-    @contextmanager
-    def _busy_with(self, purchase: Purchase) -> Iterator[None]:
-        """Others of this process leave this payment alone meanwhile, and an error says which payment it is about."""
-        self._live.append(purchase.payment_hash)
-        try:
-            yield
-        except PurchaseError as error:
-            if error.money_moved is not False:
-                self._stuck.add(purchase.payment_hash)
-            error.with_evidence(
-                origin=purchase.origin,
-                amount_msat=purchase.amount.msat,
-                payment_hash=purchase.payment_hash.hex(),
-            )
-            raise
-        finally:
-            self._live.remove(purchase.payment_hash)
+    def _hold_step(self, call: OutgoingCall, intent: Purchase, allowance: Allowance) -> Hold:
+        windows = self._limits.budget.among(intent.labels) + Budget(allowance.windows).among(intent.labels)
+        return Hold(purchase=intent, limits=windows, guards=guards_for(call, self._limits))
+
+    def _intent(self, call: OutgoingCall, offer: Offer, allowance: Allowance) -> Purchase:
+        reusable = offer.dialect.reusable_until(offer.challenge, now=self._clock()) if is_private(call) else None
+        return Purchase(
+            payment_hash=offer.invoice.payment_hash,
+            request_digest=_digest(call.digest or b"", allowance.account),
+            origin=call.origin,
+            url=call.url,
+            amount=offer.amount,
+            fee_limit=offer.fee_limit,
+            challenge=offer.challenge,
+            invoice_expires_at=offer.invoice.expires_at,
+            resource=call.resource,
+            payee=offer.invoice.payee,
+            labels=allowance.labels | {HOST + call.host},
+            reusable_until=reusable,
+        )
+
+
+def _digest(digest: bytes, account: str) -> bytes:
+    """What tells the same call made again from the same purse: what one pays for is not another's to have."""
+    return digest if not account else sha256(digest + account.encode()).digest()
 
 
 def _not_served(refused: Refused) -> PaidNotServed:
-    return (PaidAsCredit if refused.credit else PaidNotServed)(refused.reason, status=refused.status)
+    if refused.location is not None:
+        return PaidRedirect(refused.reason, status=refused.status, location=refused.location)
+    return (PaidAsCredit if refused.is_final else PaidNotServed)(refused.reason, status=refused.status)
 
 
-def _intent(call: OutgoingCall, offer: Offer) -> Purchase:
-    return Purchase(
-        payment_hash=offer.invoice.payment_hash,
-        request_digest=call.digest or b"",
-        origin=call.origin,
-        url=call.url,
-        amount=offer.amount,
-        fee_limit=offer.fee_limit,
-        challenge=offer.challenge,
-        invoice_expires_at=offer.invoice.expires_at,
-    )
+def _lost(purchase: Purchase, reason: str) -> Mark:
+    return Mark(payment_hash=purchase.payment_hash, ending=Ending.LOST, reason=reason)
+
+
+def _mark_undelivered(purchase: Purchase) -> Story[None]:
+    with suppress(StoreUnavailable):  # what is told of it matters more than what is remembered
+        yield Mark(payment_hash=purchase.payment_hash, ending=Ending.UNDELIVERED)
 
 
 def _read_receipt(dialect: Dialect, wire: Wire, purchase: Purchase) -> Receipt | None:

@@ -8,33 +8,75 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import TypeVar
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice
 from farebox.core.budget import Window
 from farebox.core.exchange import Receipt, Wire
-from farebox.core.ports import Failed, Paid, PayOutcome, Purchase, Purse, Unresolved
+from farebox.core.host import canonical_origin
+from farebox.core.ports import PayOutcome
+from farebox.core.purse import Guards, Purchase, Purse, Seen
 from farebox.core.secret import Secret
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingCall:
     """The call that the buyer wants answered.
 
-    origin: `https://host:port` as the caller named it; nobody else is paid.
-    url: without fragment and user information, for the purse.
-    digest: SHA-256 that tells the same call made again; None when its body can be read only once.
+    origin: `https://host:port` as the caller wrote it, which stays as `named`: nobody else is paid, nor who is written
+    otherwise. As `origin` it has its host in one spelling, by which a seller is known and remembered.
+    url: without fragment and user information, for the purse. method, path: what is sold, as prices go by them.
+    digest: SHA-256 that tells the same call made again; None when its body can be read only once. A function is asked
+    for it when it is needed, which it is not for what is free or paid for already.
+    keeps_proofs: whether a proof stays at the origin wherever in the request it is, because no redirect is followed
+    with it. Where that can't be seen to, only such are shown as HTTP clients drop by themselves: in `Authorization`.
     """
 
-    origin: str
-    url: str
-    digest: bytes | None
+    # strays: it was led to another origin than the named one, which is neither paid nor shown a proof.
+    __slots__ = ("_digest", "keeps_proofs", "method", "named", "origin", "path", "strays", "url")
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        url: str,
+        digest: bytes | Callable[[], bytes | None] | None,
+        strays: bool = False,
+        method: str = "GET",
+        path: str = "/",
+        keeps_proofs: bool = False,
+    ) -> None:
+        self.strays = strays
+        self.named = origin
+        self.origin = canonical_origin(origin)
+        self.url = url
+        self.method = method
+        self.path = path
+        self.keeps_proofs = keeps_proofs
+        self._digest = digest
+
+    @property
+    def digest(self) -> bytes | None:
+        """What tells the same call made again."""
+        if callable(self._digest):
+            self._digest = self._digest()
+        return self._digest
+
+    @property
+    def resource(self) -> str:
+        """What is sold, such as `POST /api/dvm`."""
+        return f"{self.method} {self.path}"
+
+    @property
+    def host(self) -> str:
+        """The host of the origin in one spelling and without the port, such as `api.example.com` or `[::1]`."""
+        return self.origin.partition("://")[2].rpartition(":")[0]
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -42,14 +84,21 @@ class OutgoingCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
-    """Send the call, with a proof or without one. Reply: Answered, or NoAnswer if there was a proof."""
+    """Send the call, with a proof or without one. Reply: Answered, or NoAnswer if it was paid for just now or earlier.
+
+    is_owed: an answer to it was paid for, so that what goes wrong is told to the story. Of any other call it is the
+    library's own error, as it would be without farebox.
+    """
 
     proof: Wire | None = None
+    is_owed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliver:
     """Hand over the answer heard last, and mark it served when its last byte has come. Reply: None, or NoAnswer.
+
+    One that is handed over before that, and breaks off, is marked as `trouble` says.
 
     kept: the seller refused the call and keeps the payment for it, so it is marked as that instead.
     """
@@ -58,9 +107,14 @@ class Deliver:
     kept: bool = False
 
     @property
-    def outcome(self) -> MarkServed | MarkKept:
+    def outcome(self) -> Mark:
         """What the purse is told when the last byte has come."""
-        return (MarkKept if self.kept else MarkServed)(payment_hash=self.payment_hash)
+        return Mark(payment_hash=self.payment_hash, ending=Ending.KEPT if self.kept else Ending.SERVED)
+
+    @property
+    def trouble(self) -> Mark:
+        """What the purse is told when it breaks off."""
+        return Mark(payment_hash=self.payment_hash, ending=Ending.UNDELIVERED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +148,23 @@ class Recall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Write the intent into the purse, before the wallet is called. Reply: None, or the purchase known already."""
+    """Write the intent into the purse, before the wallet is called. Reply: None, or the purchase known already.
+
+    weigh: write nothing, and only tell what would keep it from being held.
+    """
 
     purchase: Purchase
     limits: tuple[Window, ...]
+    guards: Guards
+    weigh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOver:
+    """Go on with a payment that was held so long ago, unless somebody else does. Reply: the purchase, or None."""
+
+    payment_hash: bytes
+    held_for: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,28 +178,92 @@ class Capture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Write down that it certainly was not paid. Reply: None."""
+    """Write down that it certainly was not paid. Reply: None; or the purchase, which stays held for another process."""
 
     payment_hash: bytes
     reason: str
 
 
+class Ending(Enum):
+    """How a paid purchase ended."""
+
+    SERVED = "served"  # there is nothing more to ask for
+    KEPT = "kept"  # the seller refused the call, and keeps the payment for it
+    UNDELIVERED = "undelivered"  # the seller has the money and did not serve
+    LOST = "lost"  # nor is its answer to be had any more
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarkServed:
-    """Write down that there is nothing more to ask for. Reply: None."""
+class Mark:
+    """Write down how it ended. Reply: None."""
+
+    payment_hash: bytes
+    ending: Ending
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallProofs:
+    """Ask the purse for proofs that may serve this call, too. Reply: a tuple of purchases, the newest first."""
+
+    origin: str
+    resource: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetProof:
+    """The proof is good for nothing more. Reply: None."""
 
     payment_hash: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarkKept:
-    """The seller refused the paid call, and keeps the payment for it. Reply: None."""
+class RecallSeen:
+    """Ask the purse what the seller asked before. Reply: Seen."""
 
-    payment_hash: bytes
+    origin: str
+    resource: str
 
 
-Remember = Recall | Hold | Capture | Release | MarkServed | MarkKept
-Step = Send | Deliver | Pay | LookUp | Wait | Remember
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotePrice:
+    """Write down a price that was asked and found good. Reply: None."""
+
+    origin: str
+    resource: str
+    price: Amount
+    payee: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangePayee:
+    """Write down that another node is paid at this origin from now on. Reply: None."""
+
+    origin: str
+    payee: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskApproval:
+    """Tell whoever approves that a call is parked. Reply: None; what they say is found in the purse."""
+
+    number: int
+
+
+Remember = (
+    Recall
+    | Hold
+    | TakeOver
+    | Capture
+    | Release
+    | Mark
+    | RecallProofs
+    | ForgetProof
+    | RecallSeen
+    | NotePrice
+    | ChangePayee
+)
+Step = Send | Deliver | Pay | LookUp | Wait | AskApproval | Remember
 
 
 # --- replies ----------------------------------------------------------------------------------------------------------
@@ -143,12 +274,13 @@ class Answered:
     """An answer, as far as the story has to know it.
 
     origin: of the address that answered in the end, after redirects. wire: its headers, and its body when that is
-    JSON and short.
+    JSON and short. location: the address itself, if redirects led to it.
     """
 
     status: int
     origin: str
     wire: Wire
+    location: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +290,7 @@ class NoAnswer:
     reason: str
 
 
-Reply = Answered | NoAnswer | PayOutcome | tuple[Purchase, ...] | Purchase | None
+Reply = Answered | NoAnswer | PayOutcome | tuple[Purchase, ...] | Purchase | Seen | None
 Story = Generator[Step, Reply, T]
 
 
@@ -168,6 +300,7 @@ class Bought:
 
     paid, fee: what was paid for it, now or in an earlier call. free: it cost nothing.
     replayed: it was paid in an earlier call whose answer had not come; nothing was paid now.
+    reused: the proof of an earlier call was good for this one, too; nothing was paid now, and `paid` is nothing.
     dialect: in which the proof was shown. receipt: the seller's, where there is one.
     """
 
@@ -177,6 +310,7 @@ class Bought:
     receipt: Receipt | None = None
     dialect: str | None = None
     replayed: bool = False
+    reused: bool = False
 
     @property
     def free(self) -> bool:
@@ -185,69 +319,36 @@ class Bought:
 
 
 def remember(purse: Purse, step: Remember) -> Reply:
-    """Do the steps that concern the purse. Blocking; raises OverBudget and StoreUnavailable."""
+    """Do the steps that concern the purse. Blocking; raises what core.purse.Purse does."""
     match step:
         case Recall(request_digest=digest):
             return tuple(purse.unfinished(digest))
-        case Hold(purchase=purchase, limits=limits):
-            return purse.hold(purchase, limits)
+        case Hold(purchase=purchase, limits=limits, guards=guards, weigh=weigh):
+            if not weigh:
+                return purse.hold(purchase, limits, guards)
+            purse.weigh(purchase, limits, guards)
+        case TakeOver(payment_hash=payment_hash, held_for=held_for):
+            return purse.take_over(payment_hash, held_for=held_for)
         case Capture(payment_hash=payment_hash, preimage=preimage, fee=fee):
             purse.capture(payment_hash, preimage=preimage, fee=fee)
         case Release(payment_hash=payment_hash, reason=reason):
-            purse.release(payment_hash, reason=reason)
-        case MarkServed(payment_hash=payment_hash):
+            return purse.release(payment_hash, reason=reason)
+        case Mark(payment_hash=payment_hash, ending=Ending.SERVED):
             purse.mark_served(payment_hash)
-        case MarkKept(payment_hash=payment_hash):
+        case Mark(payment_hash=payment_hash, ending=Ending.KEPT):
             purse.mark_kept(payment_hash)
+        case Mark(payment_hash=payment_hash, ending=Ending.UNDELIVERED):
+            purse.mark_undelivered(payment_hash)
+        case Mark(payment_hash=payment_hash, ending=Ending.LOST, reason=reason):
+            purse.mark_lost(payment_hash, reason=reason)
+        case RecallProofs(origin=origin, resource=resource):
+            return tuple(purse.reusable(origin, resource))
+        case ForgetProof(payment_hash=payment_hash):
+            purse.forget_proof(payment_hash)
+        case RecallSeen(origin=origin, resource=resource):
+            return purse.seen(origin, resource)
+        case NotePrice(origin=origin, resource=resource, price=price, payee=payee):
+            purse.note_price(origin, resource, price, payee)
+        case ChangePayee(origin=origin, payee=payee):
+            purse.change_payee(origin, payee)
     return None
-
-
-# --- asking: one sub-story for each kind of reply, so that the story reads without casts -----------------------------
-
-
-def _unfit(step: Step, reply: Reply) -> TypeError:
-    return TypeError(f"{type(reply).__name__} is no reply to {type(step).__name__}")
-
-
-def send(proof: Wire | None = None) -> Story[Answered | NoAnswer]:
-    """Ask for Send."""
-    step = Send(proof=proof)
-    reply = yield step
-    if isinstance(reply, Answered | NoAnswer):
-        return reply
-    raise _unfit(step, reply)
-
-
-def deliver(payment_hash: bytes, *, kept: bool = False) -> Story[NoAnswer | None]:
-    """Ask for Deliver."""
-    step = Deliver(payment_hash=payment_hash, kept=kept)
-    reply = yield step
-    if reply is None or isinstance(reply, NoAnswer):
-        return reply
-    raise _unfit(step, reply)
-
-
-def consult(step: Pay | LookUp) -> Story[PayOutcome]:
-    """Ask the wallet."""
-    reply = yield step
-    if isinstance(reply, Paid | Failed | Unresolved):
-        return reply
-    raise _unfit(step, reply)
-
-
-def recall(request_digest: bytes | None) -> Story[tuple[Purchase, ...]]:
-    """Ask for Recall."""
-    step = Recall(request_digest=request_digest)
-    reply = yield step
-    if isinstance(reply, tuple):
-        return reply
-    raise _unfit(step, reply)
-
-
-def hold(purchase: Purchase, limits: tuple[Window, ...]) -> Story[Purchase | None]:
-    """Ask for Hold."""
-    step = Hold(purchase=purchase, limits=limits)
-    reply = yield step
-    if reply is None or isinstance(reply, Purchase):
-        return reply
-    raise _unfit(step, reply)

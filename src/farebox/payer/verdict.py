@@ -42,12 +42,19 @@ class Refused:
     """The proof does not help.
 
     spent: because its answer was given before and is no longer kept. credit: because the seller can't deliver it.
+    location: what was bought is a redirect, and this is where it leads, which costs by itself.
     """
 
     reason: str
     status: int | None = None
     spent: bool = False
     credit: bool = False
+    location: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether there is nothing more to ask for."""
+        return self.spent or self.credit
 
 
 def judge(
@@ -64,6 +71,8 @@ def judge(
             asked = _payments_asked_for(answer.wire, dialects)
             if payment_hash in asked or (not asked and told is not None):
                 return come_again
+            if answer.location is not None:
+                return Refused(reason=f"{answer.location} costs by itself", status=status, location=answer.location)
             return Refused(reason="the seller has the money and asks for more", status=status)
         case 409 if told is not None or problem == "call-in-progress":
             return come_again
@@ -103,6 +112,6 @@ def _retry_after(wire: Wire, now: datetime) -> timedelta | None:
         return timedelta(seconds=int(text)) if len(text) <= _MOST_DELAY_DIGITS else _FOR_EVER
     try:
         at = parsedate_to_datetime(text)
+        return min(max(at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC) - now, timedelta(0)), _FOR_EVER)
     except (ValueError, OverflowError):
         return None
-    return max(at.replace(tzinfo=at.tzinfo or UTC) - now, timedelta(0))

@@ -30,10 +30,6 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 class Cursor(Protocol):
     """The outcome of a statement."""
 
-    @property
-    def rowcount(self) -> int:
-        """How many rows a statement without RETURNING changed."""
-
     def fetchone(self) -> Row | None:
         """The next row."""
 

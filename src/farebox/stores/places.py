@@ -27,9 +27,9 @@ def open_engine(url: str, clock: Clock | None) -> Engine:
 
     Raises ConfigError, in one line, and StoreUnavailable, as `open_ledger` says.
     """
-    if not _is_postgresql(url):
+    if not is_postgresql(url):
         return SqliteEngine(sqlite_path(url), room=ROOM, moves=MACHINES, clock=clock or utc_now)
-    _need_driver()
+    need_driver(ROOM)
     from farebox.stores.postgres import PostgresEngine
 
     return PostgresEngine(url, room=ROOM, moves=MACHINES, clock=clock)
@@ -40,10 +40,10 @@ def migrate_ledger(url: str) -> None:
 
     Raises ConfigError, in one line, and StoreUnavailable, as `open_ledger` does.
     """
-    if not _is_postgresql(url):
+    if not is_postgresql(url):
         open_file(sqlite_path(url), room=ROOM, moves=MACHINES, contract=True).close()
         return
-    _need_driver()
+    need_driver(ROOM)
     from farebox.stores.postgres_schema import migrate_database
 
     migrate_database(url, room=ROOM, moves=MACHINES, contract=True)
@@ -65,19 +65,21 @@ def sqlite_path(url: str) -> Path | None:
 
 def shown(url: str) -> str:
     """A URL as it may be shown to others: without a password, and without anything else that may hold one."""
-    if not _is_postgresql(url):
+    if not is_postgresql(url):
         return url
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     return urlunsplit((parts.scheme, user.partition(":")[0] + at + host, parts.path, "", ""))
 
 
-def _is_postgresql(url: str) -> bool:
+def is_postgresql(url: str) -> bool:
+    """Whether a URL names a database in PostgreSQL."""
     return url.startswith(("postgresql://", "postgres://"))
 
 
-def _need_driver() -> None:
+def need_driver(room: str) -> None:
+    """Raises ConfigError where the driver for PostgreSQL is missing."""
     try:
         import psycopg  # noqa: F401 - it is not there, or finds no libpq
     except ImportError:
-        raise ConfigError("a ledger in PostgreSQL needs its driver: pip install 'farebox[postgresql]'") from None
+        raise ConfigError(f"a {room} in PostgreSQL needs its driver: pip install 'farebox[postgresql]'") from None

@@ -28,7 +28,18 @@ from farebox.core.errors import StoreUnavailable
 from farebox.core.ports import Clock
 from farebox.stores.engine import Edges, Row, Step, Work, from_ms, in_ms
 from farebox.stores.group_commit import Asked, GroupCommit, Remedy
-from farebox.stores.postgres_link import ROUND_TRIP, Link, is_config, place_of, read_url, told
+from farebox.stores.postgres_link import (
+    LOST,
+    NO_WRITER,
+    OUTDATED,
+    PASSES,
+    ROUND_TRIP,
+    Link,
+    is_for_good,
+    place_of,
+    read_url,
+    told,
+)
 from farebox.stores.postgres_notices import CHANNEL, Notices
 from farebox.stores.postgres_schema import TIME, migrate_database
 from farebox.stores.postgres_text import Asking, asking, asking_for_many, translated
@@ -51,12 +62,6 @@ _NOTIFY: Final = translated(
     "SELECT pg_notify(asked.channel, asked.about)"
     " FROM unnest(CAST(:channel AS TEXT[]), CAST(:about AS TEXT[])) AS asked (channel, about)"
 )
-
-# Whatever the statement was: it did nothing, and would be right again. The last two are of a connection whose prepared
-# statements are no longer what they were, because a migration was applied or a pooler gave us another.
-_PASSES: Final = frozenset({"40001", "40P01", "0A000", "26000"})
-_LOST: Final = ("08", "57P")  # connections, and servers that shut down, crash or start
-_NO_WRITER: Final = "25006"  # it has become a standby
 
 
 class ServerClock:
@@ -149,12 +154,12 @@ class PostgresConnection:
         if tries == 1 and now - self._troubled_at > _TROUBLE_S:  # else it is the same trouble as a moment ago
             self._trouble_since = now
         state = error.sqlstate or ""
-        lost = not self._link.is_open or state.startswith(_LOST) or state == _NO_WRITER
-        if state in ("0A000", "26000", _NO_WRITER):
+        lost = not self._link.is_open or state.startswith(LOST) or state == NO_WRITER
+        if state in OUTDATED:
             self._link.close()
-        if lost or state in _PASSES:
+        if lost or state in PASSES:
             self._troubled_at = now
-            if tries >= _MOST_TRIES or now - self._trouble_since >= _TROUBLE_S or _is_for_good(error):
+            if tries >= _MOST_TRIES or now - self._trouble_since >= _TROUBLE_S or is_for_good(error):
                 return Remedy.NONE
             time.sleep(_PAUSES_S[min(tries, len(_PAUSES_S)) - 1])
             self.retries += 1
@@ -187,10 +192,6 @@ class PostgresConnection:
             else:
                 given[together[0]] = rows
         return given
-
-
-def _is_for_good(error: psycopg.Error) -> bool:
-    return error.sqlstate is None and is_config(error)
 
 
 class PostgresEngine:

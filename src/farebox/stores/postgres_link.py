@@ -68,18 +68,25 @@ _REFUSALS: Final = (
     "no pg_hba.conf entry",
 )
 
+# Whatever the statement was: it did nothing, and would be right again. The last two are of a connection whose prepared
+# statements are no longer what they were, because a migration was applied or a pooler gave us another.
+PASSES: Final = ("40001", "40P01", "0A000", "26000")
+LOST: Final = ("08", "57P")  # connections, and servers that shut down, crash or start
+NO_WRITER: Final = "25006"  # it has become a standby
+OUTDATED: Final = ("0A000", "26000", NO_WRITER)  # the connection, though it is open
+
 
 class Overdue(psycopg.OperationalError):
     """An answer did not come in time; the connection was let go of."""
 
 
-def read_url(url: str) -> str:
+def read_url(url: str, *, room: str = "ledger") -> str:
     """A connection string with what a URL leaves open. Raises ConfigError, which does not repeat the URL."""
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:  # its text may hold the password
         raise ConfigError(
-            "a ledger in PostgreSQL is postgresql://user:password@host:port/database; this URL can't be read"
+            f"a {room} in PostgreSQL is postgresql://user:password@host:port/database; this URL can't be read"
             " (write special characters of a password as %40)"
         ) from None
     return make_conninfo("", **{**_DEFAULTS, **given, "client_encoding": "utf8"})
@@ -105,6 +112,11 @@ def is_config(error: psycopg.Error) -> bool:
     """Whether connecting can't succeed however often it is tried."""
     state = error.sqlstate or ""
     return state.startswith(_OF_THE_DATABASE) or any(hint in str(error) for hint in _REFUSALS)
+
+
+def is_for_good(error: psycopg.Error) -> bool:
+    """Whether a connection was refused, and will be however often it is tried."""
+    return error.sqlstate is None and is_config(error)
 
 
 def connected(conninfo: str) -> psycopg.Connection:

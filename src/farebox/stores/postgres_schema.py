@@ -50,7 +50,7 @@ def migrate_database(url: str, *, room: str, moves: Mapping[str, Edges], contrac
     that an older farebox can't live with. Raises ConfigError, in one line, for a URL that can't be read and a database
     that is not there, not ours or newer than we can live with; StoreUnavailable for a server that does not answer.
     """
-    conninfo = read_url(url)
+    conninfo = read_url(url, room=room)
     place = place_of(conninfo)
     try:
         with connected(conninfo) as connection:
@@ -92,7 +92,7 @@ def _planned(connection: psycopg.Connection, *, place: str, room: str, contract:
         raise ConfigError(f"{place} has no schema that its search_path names; make one, or name another in the URL.")
     tables = {name for (name,) in connection.execute(_TABLES)}
     if "migrations" not in tables:
-        if tables & {"payments", "draws", "entries", "answers"}:
+        if tables & {"payments", "draws", "entries", "answers", "purchases"}:
             raise ConfigError(f"{place} is a database of something else; choose another place for the {room}.")
         return None
     columns = connection.execute(

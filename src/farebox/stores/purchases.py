@@ -1,14 +1,16 @@
-"""Rows of the purse as the purchases they keep, and back."""
+"""Rows of the purse as the purchases, approvals and sub-purses that they keep, and back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime, tzinfo
 
 from farebox.core.amount import Amount
+from farebox.core.budget import Budget
 from farebox.core.exchange import Challenge
 from farebox.core.payment import DrawState
-from farebox.core.ports import Purchase
+from farebox.core.purse import Approval, ApprovalState, Purchase, SubPurse
 from farebox.core.secret import Secret
 from farebox.stores.engine import Row, from_ms, in_ms
 
@@ -31,6 +33,11 @@ def purchase_of(row: Row) -> Purchase:
         reason,
         held_at_ms,
         attempt,
+        resource,
+        payee,
+        labels,
+        undelivered_at_ms,
+        reusable_until_ms,
     ) = row
     return Purchase(
         payment_hash=payment_hash,
@@ -44,10 +51,16 @@ def purchase_of(row: Row) -> Purchase:
         state=DrawState(state),
         fee=Amount(fee_msat),
         preimage=None if preimage is None else Secret(preimage),
-        served=bool(served),
+        served=bool(served) and undelivered_at_ms is None,
+        lost=bool(served) and undelivered_at_ms is not None,
         reason=reason,
         held_at=from_ms(held_at_ms),
         attempt=attempt,
+        resource=resource,
+        payee=bytes(payee or b""),
+        labels=frozenset(labels.split()),
+        undelivered_at=None if undelivered_at_ms is None else from_ms(undelivered_at_ms),
+        reusable_until=None if reusable_until_ms is None else from_ms(reusable_until_ms),
     )
 
 
@@ -58,11 +71,57 @@ def row_of(purchase: Purchase) -> Mapping[str, object]:
         "request_digest": purchase.request_digest,
         "origin": purchase.origin,
         "url": purchase.url,
+        "resource": purchase.resource,
+        "payee": purchase.payee,
+        "labels": labels_text(purchase.labels),
         "amount_msat": purchase.amount.msat,
         "fee_limit_msat": purchase.fee_limit.msat,
         "challenge_json": _json_of(purchase.challenge),
         "invoice_expires_at_ms": in_ms(purchase.invoice_expires_at),
+        "reusable_until_ms": None if purchase.reusable_until is None else in_ms(purchase.reusable_until),
     }
+
+
+def labels_text(labels: Iterable[str]) -> str:
+    """Labels as the column keeps them: a space before and after each, so that one is found by `label_text`."""
+    return f" {' '.join(sorted(labels))} "
+
+
+def label_text(label: str) -> str:
+    """What stands in the column for one label; nothing for none."""
+    return f" {label} " if label else ""
+
+
+def approval_of(row: Row, now: datetime) -> Approval:
+    """The parked call in a row of `parked`, `decide` or `approvals`."""
+    number, state, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms = row
+    stands = ApprovalState(state)
+    if stands in (ApprovalState.PENDING, ApprovalState.APPROVED) and from_ms(expires_at_ms) <= now:
+        stands = ApprovalState.EXPIRED
+    return Approval(
+        number=number,
+        state=stands,
+        origin=origin,
+        resource=resource,
+        url=url,
+        amount=Amount(amount_msat),
+        payee=bytes(payee or b""),
+        labels=frozenset(labels.split()),
+        asked_at=from_ms(asked_at_ms),
+        expires_at=from_ms(expires_at_ms),
+    )
+
+
+def sub_purse_of(row: Row, zone: tzinfo) -> SubPurse:
+    """The sub-purse in a row of `purses`."""
+    name, limits, key, made_at_ms, revoked_at_ms = row
+    return SubPurse(
+        name=name,
+        limits=Budget.read(limits, zone).windows,
+        key=Secret(bytes(key)),
+        made_at=from_ms(made_at_ms),
+        revoked_at=None if revoked_at_ms is None else from_ms(revoked_at_ms),
+    )
 
 
 def _challenge_of(text: str) -> Challenge:

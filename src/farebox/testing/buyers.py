@@ -1,4 +1,4 @@
-"""What a buyer's tests are made of: a mint of invoices, a wallet and a purse that do as they are told, a plain dialect.
+"""What a buyer's tests are made of: a mint of invoices, a wallet that does as it is told, a plain dialect.
 
 Nothing here opens a socket or a file.
 """
@@ -6,18 +6,13 @@ Nothing here opens a socket or a file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from farebox.core.amount import NOTHING, Amount
 from farebox.core.bolt11 import Invoice, Network, sign
-from farebox.core.budget import Window
-from farebox.core.errors import MalformedChallenge, OverBudget, StoreUnavailable
+from farebox.core.errors import MalformedChallenge
 from farebox.core.exchange import Challenge, Credential, Quote, Receipt, Sealed, Wire
-from farebox.core.payment import DrawState
 from farebox.core.ports import (
-    KEPT,
     Capabilities,
     Capability,
     Clock,
@@ -25,7 +20,6 @@ from farebox.core.ports import (
     HttpCall,
     Paid,
     PayOutcome,
-    Purchase,
     Unresolved,
 )
 from farebox.core.secret import Secret
@@ -79,7 +73,9 @@ class ScriptedWallet:
     """
 
     name = "a scripted wallet"
-    capabilities: Capabilities = frozenset({Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT})
+    capabilities: Capabilities = frozenset(
+        {Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT, Capability.PAYS_ONCE}
+    )
 
     def __init__(self, mint: Mint, network: Network | None = Network.REGTEST) -> None:
         self.network = network
@@ -122,76 +118,6 @@ class ScriptedWallet:
         return outcome
 
 
-class KeptPurse:
-    """A purse in a dictionary, for one thread at a time. `full` makes every write fail."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.rows: dict[bytes, Purchase] = {}
-        self.full = False
-        self.closed = False
-
-    def hold(self, purchase: Purchase, limits: Sequence[Window]) -> Purchase | None:
-        """See core.ports.Purse."""
-        self._check_room()
-        known = self.rows.get(purchase.payment_hash)
-        if known is not None and known.state is not DrawState.RELEASED:
-            return known
-        for window in limits:
-            left = window.limit.less(self.spent(window))
-            if purchase.amount + purchase.fee_limit > left:
-                raise OverBudget(f"{window} has {left} left", window=str(window), left_msat=left.msat)
-        attempt = 0 if known is None else known.attempt + 1
-        self.rows[purchase.payment_hash] = replace(purchase, held_at=self._clock(), attempt=attempt)
-        return None
-
-    def capture(self, payment_hash: bytes, *, preimage: Secret[bytes], fee: Amount) -> None:
-        """See core.ports.Purse."""
-        self._check_room()
-        row = self.rows[payment_hash]
-        self.rows[payment_hash] = replace(row, state=DrawState.CAPTURED, preimage=preimage, fee=fee)
-
-    def release(self, payment_hash: bytes, *, reason: str) -> None:
-        """See core.ports.Purse."""
-        self._check_room()
-        self.rows[payment_hash] = replace(self.rows[payment_hash], state=DrawState.RELEASED, reason=reason)
-
-    def mark_kept(self, payment_hash: bytes) -> None:
-        """See core.ports.Purse."""
-        self._check_room()
-        self.rows[payment_hash] = replace(self.rows[payment_hash], reason=KEPT)
-
-    def mark_served(self, payment_hash: bytes) -> None:
-        """See core.ports.Purse."""
-        self._check_room()
-        self.rows[payment_hash] = replace(self.rows[payment_hash], served=True)
-
-    def unfinished(self, request_digest: bytes | None = None) -> Sequence[Purchase]:
-        """See core.ports.Purse."""
-        return [
-            row
-            for row in self.rows.values()
-            if (row.state is DrawState.HELD or (row.state is DrawState.CAPTURED and not row.served))
-            and request_digest in (None, row.request_digest)
-        ]
-
-    def spent(self, window: Window) -> Amount:
-        """See core.ports.Purse."""
-        return NOTHING if window.span is None else sum((row.counted for row in self.rows.values()), NOTHING)
-
-    def history(self, limit: int) -> Sequence[Purchase]:
-        """See core.ports.Purse."""
-        return list(self.rows.values())[::-1][:limit]
-
-    def close(self) -> None:
-        """See core.ports.Purse."""
-        self.closed = True
-
-    def _check_room(self) -> None:
-        if self.full:
-            raise StoreUnavailable("the disk is full")
-
-
 class PlainDialect:
     """A dialect of one header line: `WWW-Authenticate: <name> <invoice> <msat> <payment hash> <expiry> <token>`.
 
@@ -201,8 +127,9 @@ class PlainDialect:
     proof_headers: frozenset[str] = frozenset()
     proof_fields: frozenset[str] = frozenset()
 
-    def __init__(self, name: str = "Plain") -> None:
+    def __init__(self, name: str = "Plain", reusable_for: timedelta | None = None) -> None:
         self.name = name
+        self.reusable_for = reusable_for
 
     def write_challenge(self, challenge: Challenge) -> Wire:
         """The header line."""
@@ -228,6 +155,10 @@ class PlainDialect:
             expires_at=None if until == "-" else datetime.fromisoformat(until),
             token="" if token == "-" else token,
         )
+
+    def reusable_until(self, challenge: Challenge, *, now: datetime) -> datetime | None:
+        """As the test says."""
+        return None if self.reusable_for is None else now + self.reusable_for
 
     def write_credential(self, credential: Credential) -> Wire:
         """`Authorization: <name> <token and preimage>`."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from farebox.core.exchange import Json
-from farebox.dialects.macaroon import Macaroon
+from farebox.core.macaroon import Macaroon
 
 _KEY_ID: Final = slice(34, 38)
 _HASH: Final = slice(2, 34)

@@ -26,6 +26,7 @@ from typing import Final, Literal
 
 import psycopg
 
+from farebox.stores.engine import Edges
 from farebox.stores.places import MACHINES, ROOM
 from farebox.stores.postgres_schema import migrate_database
 
@@ -54,14 +55,14 @@ def binaries() -> Path | None:
 
 
 # As a superuser, whom no trigger stops; what a TRUNCATE does takes longer where there is next to nothing.
-_EMPTY: Final = """
+_EMPTY: Final = r"""
 SET session_replication_role = replica;
 DO $$
 DECLARE
     emptied TEXT := (
         SELECT string_agg('DELETE FROM ' || quote_ident(tablename), '; ')
         FROM pg_tables
-        WHERE schemaname = current_schema() AND tablename NOT IN ('migrations', 'payment_moves', 'draw_moves')
+        WHERE schemaname = current_schema() AND tablename <> 'migrations' AND tablename NOT LIKE '%\_moves'
     );
 BEGIN
     EXECUTE emptied;
@@ -123,7 +124,7 @@ class Postgres:
 
     def drop(self, url: str) -> None:
         """Drop a database, whoever is connected to it."""
-        self.run(f'DROP DATABASE IF EXISTS "{_name(url)}" WITH (FORCE)')
+        self.run(f'DROP DATABASE IF EXISTS "{database_of(url)}" WITH (FORCE)')
 
     def limit_files(self, process: int, most_bytes: int | None) -> None:
         """Let no file grow beyond this by what one of its processes writes, as a full disk would; None: as before."""
@@ -187,21 +188,22 @@ def opened_postgres(**settings: str) -> Iterator[Postgres]:
 
 
 class Ledgers:
-    """Databases of a server in which a ledger is made and nothing is kept."""
+    """Databases of a server in which a ledger is made, or what else a room is kept in, and nothing is kept."""
 
-    def __init__(self, server: Postgres) -> None:
+    def __init__(self, server: Postgres, *, room: str = ROOM, moves: Mapping[str, Edges] = MACHINES) -> None:
         self._server = server
+        self._room, self._moves = room, moves
         self._made: list[str] = []
 
     def take(self) -> str:
         """The URL of one to which nobody is connected; it may be given again when nobody is any more."""
         busy = {name for (name,) in self._server.run("SELECT DISTINCT datname FROM pg_stat_activity")}
         for url in self._made:
-            if _name(url) not in busy:
-                self._server.run(_EMPTY, database=_name(url))
+            if database_of(url) not in busy:
+                self._server.run(_EMPTY, database=database_of(url))
                 return url
         url = self._server.new_database()
-        migrate_database(url, room=ROOM, moves=MACHINES)
+        migrate_database(url, room=self._room, moves=self._moves)
         self._made.append(url)
         return url
 
@@ -211,7 +213,8 @@ class Ledgers:
         self._server.drop(url)
 
 
-def _name(url: str) -> str:
+def database_of(url: str) -> str:
+    """The name of the database that a URL leads to."""
     return url.rpartition("/")[2]
 
 

@@ -15,6 +15,7 @@ from farebox.core.exchange import Challenge, Wire
 from farebox.core.ports import Conversation
 from farebox.payer import (
     Answered,
+    AskApproval,
     Deliver,
     Limits,
     LookUp,
@@ -29,7 +30,8 @@ from farebox.payer import (
     Wait,
     remember,
 )
-from farebox.testing.buyers import KeptPurse, Mint, PlainDialect, ScriptedWallet
+from farebox.testing.buyers import Mint, PlainDialect, ScriptedWallet
+from farebox.testing.kept_purse import KeptPurse
 from farebox.testing.market import StillClock
 
 T = TypeVar("T")
@@ -54,6 +56,7 @@ class World:
     """Drives a payer's stories without any I/O, and remembers every step.
 
     answers: what the seller still has to say, instead of `serve`. lost: deliveries that still get lost.
+    on_parked: what whoever approves does when a call is parked.
     """
 
     clock: StillClock = field(default_factory=StillClock)
@@ -61,13 +64,14 @@ class World:
     answers: list[Answered | NoAnswer | Seller] = field(default_factory=list)
     lost: int = 0
     clock_stands: bool = False
+    on_parked: Callable[[int], object] = lambda _: None
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.mint = Mint(self.clock)
         self.wallet = ScriptedWallet(self.mint)
         self.purse = KeptPurse(self.clock)
-        self.limits = Limits(budget=Budget.read("500 sat/day"))
+        self.limits = Limits(budget=Budget.read("500 sat/day"), pays_once=True)
         self.payer = self.new_payer()
         self.price = Amount.sats(21)
         self.invoice: Invoice | None = None  # the seller's, until it is paid
@@ -78,7 +82,7 @@ class World:
 
     def call(self, body: bytes | None = b"a prompt", origin: str = SHOP) -> OutgoingCall:
         """A call; the same body is the same call."""
-        return OutgoingCall(origin=origin, url=f"{origin}/api", digest=body)
+        return OutgoingCall(origin=origin, url=f"{origin}/api", method="POST", path="/api", digest=body)
 
     # --- the seller -------------------------------------------------------------------------------------------------
 
@@ -143,6 +147,9 @@ class World:
                 return end_of(self.wallet.pay_invoice(invoice, fee_limit=fee_limit))
             case LookUp(payment_hash=payment_hash):
                 return end_of(self.wallet.lookup_payment(payment_hash))
+            case AskApproval(number=number):
+                self.on_parked(number)
+                return None
             case Wait(span=span):
                 self.clock.pass_by(timedelta(0) if self.clock_stands else span)
                 return None

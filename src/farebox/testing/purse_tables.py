@@ -10,7 +10,8 @@ import pytest
 
 from farebox.core.errors import StoreUnavailable
 from farebox.core.ports import Purse
-from farebox.stores.purse import SqlitePurse
+from farebox.stores.stored_purse import StoredPurse
+from farebox.testing.purse_stage import PurseStage
 
 DIGEST: Final = sha256(b"a request").digest()
 OTHER_DIGEST: Final = sha256(b"another request").digest()
@@ -32,6 +33,19 @@ _PURCHASE: Final[Mapping[str, object]] = {
     "counted_msat": 7,
     "counted_at_ms": 0,
 }
+_PARKED: Final[Mapping[str, object]] = {
+    "number": 1,
+    "state": "pending",
+    "request_digest": DIGEST,
+    "origin": "",
+    "resource": "",
+    "url": "",
+    "amount_msat": 5,
+    "payee": b"",
+    "labels": " ",
+    "asked_at_ms": 0,
+    "expires_at_ms": 1,
+}
 _PAID: Final = {**_PURCHASE, "state": "captured", "preimage": DIGEST, "counted_msat": 6}
 _FAILED: Final = {**_PURCHASE, "state": "released", "counted_msat": 0}
 
@@ -52,7 +66,7 @@ _NO_PURCHASES: Final = (
 )
 
 
-class PurseTables:
+class PurseTables(PurseStage):
     """Rows that can be, and those that can't."""
 
     @pytest.mark.parametrize("written", _NO_PURCHASES)
@@ -81,22 +95,43 @@ class PurseTables:
     def test_the_file_itself_refuses_to_make_anything_else_of_a_purchase_that_has_ended(
         self, purse: Purse, end: Mapping[str, object]
     ) -> None:
-        """Though the row could be so."""
+        """Though the row could be so; but what failed may turn out to be paid."""
         self._insert(purse, end)
         columns = ", ".join(f"{column} = :{column}" for column in _PURCHASE)
-        for other in (_PURCHASE, _PAID, _FAILED):
-            if other is not end:
-                with pytest.raises(StoreUnavailable, match="not in the table of moves"):
-                    self._write(purse, f"UPDATE purchases SET {columns}", other)
+        for other in (_PURCHASE, _FAILED)[: 2 if end is _PAID else 1]:
+            with pytest.raises(StoreUnavailable, match="not in the table of moves"):
+                self._write(purse, f"UPDATE purchases SET {columns}", other)
         assert [end["state"]] == self._states(purse)
+        if end is _FAILED:
+            self._write(purse, f"UPDATE purchases SET {columns}", _PAID)
 
-    def _insert(self, purse: Purse, written: Mapping[str, object]) -> None:
+    @pytest.mark.parametrize("state", ["pending", "approved", "denied", "used", "expired"])
+    def test_the_file_itself_refuses_a_word_that_nobody_can_give(self, purse: Purse, state: str) -> None:
+        """What has run out is told by its time."""
+        row = {**_PARKED, "state": state}
+        if state != "expired":
+            self._insert(purse, row, into="approvals")
+            return
+        with pytest.raises(StoreUnavailable):
+            self._insert(purse, row, into="approvals")
+
+    @pytest.mark.parametrize("length", [0, 31, 32, 33])
+    def test_the_file_itself_refuses_a_sub_purse_whose_key_is_none(self, purse: Purse, length: int) -> None:
+        """It is 32 bytes long."""
+        row = {"name": "p", "limits": "1 sat/day", "signing_key": bytes(length), "made_at_ms": 0}
+        if length == 32:
+            self._insert(purse, row, into="purses")
+            return
+        with pytest.raises(StoreUnavailable):
+            self._insert(purse, row, into="purses")
+
+    def _insert(self, purse: Purse, written: Mapping[str, object], *, into: str = "purchases") -> None:
         columns, values = ", ".join(written), ", ".join(f":{name}" for name in written)
-        self._write(purse, f"INSERT INTO purchases ({columns}) VALUES ({values})", written)
+        self._write(purse, f"INSERT INTO {into} ({columns}) VALUES ({values})", written)
 
     def _write(self, purse: Purse, statement: str, values: Mapping[str, object]) -> list[tuple[object, ...]]:
-        assert isinstance(purse, SqlitePurse)
-        with purse._transaction() as tx:  # as somebody who has the file
+        assert isinstance(purse, StoredPurse)
+        with purse.writing() as tx:  # as somebody who has the file
             return list(tx.execute(statement, values).fetchall())
 
     def _states(self, purse: Purse) -> list[object]:

@@ -9,13 +9,9 @@ is captured, released and served is told as it is; and nothing that was paid is 
 
 from __future__ import annotations
 
-import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -24,63 +20,25 @@ from hypothesis.stateful import run_state_machine_as_test
 from farebox.core.amount import Amount
 from farebox.core.budget import Budget, Window
 from farebox.core.errors import OverBudget, StoreUnavailable
-from farebox.core.exchange import Challenge
 from farebox.core.payment import DrawState
-from farebox.core.ports import KEPT, Clock, Purchase, Purse
+from farebox.core.ports import KEPT, Purchase, Purse
 from farebox.core.secret import Secret
 from farebox.testing.market import StillClock
+from farebox.testing.purse_approvals import PurseApprovals
+from farebox.testing.purse_clock import PurseClock
+from farebox.testing.purse_guards import PurseGuards
+from farebox.testing.purse_late import PurseLate
+from farebox.testing.purse_memory import PurseMemory
 from farebox.testing.purse_model import machine
+from farebox.testing.purse_stage import DAILY, DAY, DIGEST, HOURLY, PER_CALL, PREIMAGE, at_once, purchase
 from farebox.testing.purse_tables import PurseTables
-
-DAILY: Final = Window.read("500 sat/day")
-HOURLY: Final = Window.read("100 sat/hour")
-PER_CALL: Final = Window.read("50 sat/call")
-DAY: Final = timedelta(days=1)
-DIGEST: Final = sha256(b"a request").digest()
-PREIMAGE: Final = Secret(bytes(range(32)))
+from farebox.testing.purse_windows import PurseWindows
 
 
-def purchase(clock: Clock, name: str = "a call", sats: int = 21, fee_sats: int = 0, digest: bytes = DIGEST) -> Purchase:
-    """A purchase that is about to be made."""
-    payment_hash = sha256(name.encode()).digest()
-    return Purchase(
-        payment_hash=payment_hash,
-        request_digest=digest,
-        origin="https://shop.example:443",
-        url="https://shop.example/api/dvm?q=1",
-        amount=Amount.sats(sats),
-        fee_limit=Amount.sats(fee_sats),
-        challenge=Challenge(
-            dialect="Payment",
-            invoice="lnbcrt210n1…",
-            payment_hash=payment_hash,
-            amount=Amount.sats(sats),
-            token="AgEB",
-            parameters=(("id", "ü"), ("realm", 'a "b"'), ("id", "again")),
-            expires_at=clock() + timedelta(minutes=5),
-        ),
-        invoice_expires_at=clock() + timedelta(minutes=10),
-    )
-
-
-class PurseSuite(PurseTables, ABC):
+class PurseSuite(PurseTables, PurseWindows, PurseGuards, PurseApprovals, PurseClock, PurseLate, PurseMemory):
     """Holding, capturing and releasing within a budget."""
 
-    @abstractmethod
-    def open_purse(self, clock: Clock) -> Purse:
-        """A purse that remembers nothing yet, apart from every other one."""
-
-    @pytest.fixture
-    def clock(self) -> StillClock:
-        """A clock that the test moves."""
-        return StillClock()
-
-    @pytest.fixture
-    def purse(self, clock: StillClock) -> Iterator[Purse]:
-        """An empty purse."""
-        purse = self.open_purse(clock)
-        yield purse
-        purse.close()
+    model_runs = 30
 
     # --- what is written ----------------------------------------------------------------------------------------------
 
@@ -232,7 +190,11 @@ class PurseSuite(PurseTables, ABC):
         assert "no route" == purse.history(1)[0].reason
 
     @pytest.mark.parametrize(
-        ("first", "then"), [("capture", "release"), ("release", "capture"), ("release", "serve"), ("hold", "serve")]
+        ("first", "then"),
+        [
+            ("capture", "release"),
+            *((state, move) for state in ("hold", "release") for move in ("serve", "keep", "lose", "miss")),
+        ],
     )
     def test_what_contradicts_the_purse_is_refused(
         self, purse: Purse, clock: StillClock, first: str, then: str
@@ -246,7 +208,7 @@ class PurseSuite(PurseTables, ABC):
             self._do(purse, bought, then)
         assert stands == purse.history(1)
 
-    @pytest.mark.parametrize("done", ["capture", "release", "serve"])
+    @pytest.mark.parametrize("done", ["capture", "release", "serve", "keep", "lose", "miss"])
     def test_an_unknown_purchase_is_refused(self, purse: Purse, clock: StillClock, done: str) -> None:
         """Nothing becomes of what was never held."""
         with pytest.raises(StoreUnavailable):
@@ -353,28 +315,18 @@ class PurseSuite(PurseTables, ABC):
                 except OverBudget:
                     return
 
-        threads = [threading.Thread(target=spend, args=(number,)) for number in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(16, spend)
         assert (22, Amount.sats(484)) == (len(granted), purse.spent(DAILY))
 
     def test_one_invoice_is_held_by_one_of_sixteen_threads(self, purse: Purse, clock: StillClock) -> None:
         """The others are told that it is known."""
         outcomes: list[Purchase | None] = []
-        threads = [
-            threading.Thread(target=lambda: outcomes.append(purse.hold(purchase(clock), [DAILY]))) for _ in range(16)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(16, lambda _: outcomes.append(purse.hold(purchase(clock), [DAILY])))
         assert (16, 1) == (len(outcomes), outcomes.count(None))
 
     def test_the_purse_agrees_with_its_model(self) -> None:
         """Whatever is bought in whatever order, with the clock going forward and back."""
-        bounded = settings(max_examples=30, stateful_step_count=30, deadline=None)
+        bounded = settings(max_examples=self.model_runs, stateful_step_count=30, deadline=None)
         run_state_machine_as_test(machine(self.open_purse, purchase), settings=bounded)
 
     def _do(self, purse: Purse, bought: Purchase, what: str) -> None:
@@ -387,3 +339,7 @@ class PurseSuite(PurseTables, ABC):
                 purse.mark_served(bought.payment_hash)
             case "keep":
                 purse.mark_kept(bought.payment_hash)
+            case "lose":
+                purse.mark_lost(bought.payment_hash, reason="gone")
+            case "miss":
+                purse.mark_undelivered(bought.payment_hash)

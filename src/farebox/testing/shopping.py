@@ -8,24 +8,41 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
 from farebox.core.bolt11 import Invoice
 from farebox.core.exchange import Quote, Wire
-from farebox.core.ports import Dialect, Purchase
+from farebox.core.ports import Clock, Dialect, Purchase
 from farebox.core.secret import KeyRing
 from farebox.dialects import L402
-from farebox.http.buy import AsyncClient, Auth, Buyer, Client
-from farebox.testing.buyers import KeptPurse, Mint, ScriptedWallet
+from farebox.http.buy import Auth
+from farebox.http.buyer import Buyer, open_buyer
+from farebox.testing.buyers import Mint, ScriptedWallet
+from farebox.testing.kept_purse import KeptPurse
 from farebox.testing.market import StillClock
+from farebox.testing.shoppers import AiohttpClient, RequestsClient
 
 FACES = ("client", "async client", "auth httpx", "auth httpx async", "auth httpx2", "auth httpx2 async")
+CLIENTS = ("client", "async client", "client httpx2", "async client httpx2")
+OTHERS = ("requests", "aiohttp async")  # not shaped like httpx
+ALL = (*FACES, *CLIENTS[2:], *OTHERS)
 
 SHOP = "https://shop.example/api/dvm"
 PROMPT = {"prompt": "three points about L402"}
 ANSWER = {"result": "one, two, three"}
+
+
+def hasten(buyer: Buyer, clock: Clock, waits: list[float]) -> None:
+    """Have a buyer go by this clock, and note the seconds that it would have waited instead of waiting."""
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+
+    buyer.payer._clock = clock
+    buyer.drivers.blocking = replace(buyer.drivers.blocking, pause=waits.append)
+    buyer.drivers.awaiting = replace(buyer.drivers.awaiting, pause=pause)
 
 
 class Parts:
@@ -147,13 +164,18 @@ class Face:
     def open(self, budget: str = "500 sat/day", max: str | None = None, **options: Any) -> Any:
         """A client that buys from the shop."""
         terms: dict[str, Any] = {"wallet": self.wallet, "budget": budget, "max": max, "purse": self.purse}
+        if self.kind in OTHERS:
+            buyer = open_buyer(**terms)
+            hasten(buyer, self.clock, self.waits)
+            return (AiohttpClient if self.is_async else RequestsClient)(buyer, self.shop, **options)
         options["transport"] = self.library.MockTransport(self.shop)
         if self.is_own:
-            client: Any = (AsyncClient if self.is_async else Client)(**terms, **options)
-            self._hasten(client._buyer)
+            face = import_module("farebox.httpx2" if "httpx2" in self.kind else "farebox.http.buy")
+            client: Any = (face.AsyncClient if self.is_async else face.Client)(**terms, **options)
+            hasten(client.buyer, self.clock, self.waits)
             return client
         auth = Auth(**terms)
-        self._hasten(auth._buyer)
+        hasten(auth.buyer, self.clock, self.waits)
         return (self.library.AsyncClient if self.is_async else self.library.Client)(auth=auth, **options)
 
     def call(self, method: str = "POST", url: str = SHOP, *, client: Any = None, **options: Any) -> Any:
@@ -185,16 +207,6 @@ class Face:
             return await asked
 
         return asyncio.run(main())
-
-    def _hasten(self, buyer: Buyer) -> None:
-        """Waiting takes no time, and the clock is the shop's."""
-
-        async def apause(seconds: float) -> None:
-            self.waits.append(seconds)
-
-        buyer.payer._clock = self.clock
-        buyer.drivers._pause = self.waits.append
-        buyer.drivers._apause = apause
 
     @property
     def row(self) -> Purchase:

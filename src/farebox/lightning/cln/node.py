@@ -62,7 +62,9 @@ from farebox.lightning.outcome import is_unsent
 from farebox.lightning.reply import Told, count, hash_of, text
 from farebox.lightning.url import read_certificate, read_file, read_url
 
-CAPABILITIES: Final = frozenset({Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT, Capability.STREAM})
+CAPABILITIES: Final = frozenset(
+    {Capability.FEE_LIMIT, Capability.LOOKUP, Capability.MSAT, Capability.PAYS_ONCE, Capability.STREAM}
+)
 _REST_FORM: Final = "cln+https://HOST:3010?rune=RUNE&cert=PATH"
 _UNIX_FORM: Final = "cln+unix:///PATH/lightning-rpc"
 _PORT: Final = 3010

@@ -37,7 +37,14 @@ from farebox.lightning.sandbox.transfer import Transfer, TransferState
 from farebox.lightning.sandbox.trouble import Script, Trouble
 
 CAPABILITIES: Final = frozenset(
-    {Capability.FEE_LIMIT, Capability.HOLD, Capability.LOOKUP, Capability.MSAT, Capability.STREAM}
+    {
+        Capability.FEE_LIMIT,
+        Capability.HOLD,
+        Capability.LOOKUP,
+        Capability.MSAT,
+        Capability.PAYS_ONCE,
+        Capability.STREAM,
+    }
 )
 _MOST_REMEMBERED: Final = 8192
 _MOST_SETTLEMENTS: Final = 500

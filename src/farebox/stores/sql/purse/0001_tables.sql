@@ -39,9 +39,3 @@ CREATE INDEX purchases_counted ON purchases (counted_at_ms, counted_msat);
 CREATE INDEX purchases_held ON purchases (counted_at_ms, counted_msat) WHERE state = 'held';
 CREATE INDEX purchases_unfinished ON purchases (held_at_ms) WHERE served = 0 AND state <> 'released';
 CREATE INDEX purchases_newest ON purchases (held_at_ms);
-
-CREATE TABLE draw_moves (
-    from_state TEXT NOT NULL,
-    to_state TEXT NOT NULL,
-    PRIMARY KEY (from_state, to_state)
-);

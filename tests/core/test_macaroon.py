@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pymacaroons.serializers import BinarySerializer
 
 from farebox.core.errors import MalformedMacaroon
-from farebox.dialects.macaroon import MOST_BYTES, MOST_CAVEATS, Macaroon
+from farebox.core.macaroon import MOST_BYTES, MOST_CAVEATS, Macaroon
 
 ROOT_KEY = bytes(32)
 IDENTIFIER = b"\0\0" + sha256(bytes(range(32))).digest() + b"\xaa" * 32

@@ -1,0 +1,136 @@
+"""The proxy at its address: connections, one task for each, and how it ends.
+
+Rules
+1. One connection is answered one request after the other, however many are sent at once.
+2. Whoever is being answered when the proxy is told to end gets the answer; a purchase that takes longer than the drain
+   stays held, and is looked up when its call is made again.
+3. Behind a tunnel the same rules hold: what is heard there is a request to its host, under the token of the tunnel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+import h11
+import structlog
+
+from farebox.http.forward.authority import Authority
+from farebox.http.forward.proxy import ForwardProxy, Tunnelled
+from farebox.http.forward.refusal import Refusal
+from farebox.http.forward.wire import Caller, Patience, Room
+
+log = structlog.get_logger("farebox")
+
+_DRAIN: Final = timedelta(seconds=30)
+_HANDSHAKE_S: Final = 20.0
+_READ_AHEAD: Final = 64 * 1024
+_ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+class ForwardServer:
+    """Hears callers at a socket, and has the proxy answer them. authority: what speaks TLS in tunnels; None without."""
+
+    def __init__(
+        self,
+        proxy: ForwardProxy,
+        *,
+        authority: Authority | None = None,
+        patience: Patience | None = None,
+        most_connections: int = 256,
+    ) -> None:
+        self._proxy = proxy
+        self._authority = authority
+        self._patience = patience or Patience()
+        self._room = Room(self._patience.most_bodies)
+        self._most = most_connections
+        self._callers: dict[asyncio.Task[None], tuple[Caller, asyncio.StreamWriter]] = {}
+        self._ending = False
+
+    async def serve(self, listening: socket.socket, *, until: asyncio.Event, drain: timedelta = _DRAIN) -> None:
+        """Hear callers until the event is set, then answer those that are being answered, for so long at most."""
+        server = await asyncio.start_server(self._take, sock=listening, limit=_READ_AHEAD)
+        await until.wait()
+        self._ending = True
+        server.close()
+        for caller, writer in list(self._callers.values()):
+            caller.leave()
+            if caller.idle:
+                writer.close()
+        if running := list(self._callers):
+            _, late = await asyncio.wait(running, timeout=drain.total_seconds())
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def converse(self, caller: Caller, behind: Tunnelled | None = None) -> Tunnelled | None:
+        """Answer request after request; a tunnel, if one is granted."""
+        while True:
+            try:
+                request = await caller.hear()
+                if request is None:
+                    return None
+                if self._ending:
+                    caller.leave()
+                granted = await self._proxy.answer(caller, request, behind)
+            except Refusal as refusal:
+                await caller.refuse(refusal)
+            else:
+                if granted is not None:
+                    return granted
+            finally:
+                caller.forget_body()
+            if not caller.next_one():
+                await caller.linger()
+                return None
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        caller = Caller(reader, writer, self._patience, room=self._room)
+        if task is None:
+            return
+        crowded = len(self._callers) >= self._most
+        self._callers[task] = caller, writer
+        try:
+            if crowded:
+                caller.leave()
+                await caller.refuse(Refusal(503, "too-many-connections", "Too many connections are open"))
+                return
+            asked = await self.converse(caller)
+            if asked is not None and self._authority is not None:
+                await self._tunnel(self._authority, asked, writer, task)
+        except (OSError, TimeoutError, h11.LocalProtocolError):
+            pass  # the caller has gone, or does not read
+        except Exception:
+            log.exception("proxy-failed")
+        finally:
+            del self._callers[task]
+            writer.close()
+
+    async def _tunnel(
+        self, authority: Authority, asked: Tunnelled, writer: asyncio.StreamWriter, task: asyncio.Task[None]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        context = await asyncio.to_thread(authority.context, asked.tunnel.place.host)
+        writer.write(_ESTABLISHED)
+        await writer.drain()
+        reader = asyncio.StreamReader(limit=_READ_AHEAD, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        with suppress(ssl.SSLError):  # a caller that does not trust the authority
+            transport = await loop.start_tls(
+                writer.transport, protocol, context, server_side=True, ssl_handshake_timeout=_HANDSHAKE_S
+            )
+            if transport is None:
+                return
+            protocol.connection_made(transport)
+            inner = asyncio.StreamWriter(transport, protocol, reader, loop)
+            caller = Caller(reader, inner, self._patience, known=True, room=self._room)
+            self._callers[task] = caller, inner
+            try:
+                await self.converse(caller, asked)
+            finally:
+                inner.close()

@@ -1,0 +1,25 @@
+"""Tools for Pydantic AI that pay: one fetches a URL within a budget, one tells what is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from pydantic_ai import Tool
+
+from farebox.http.buy_tool import FETCH, LEFT, Shopper
+from farebox.http.buyer import Buyer
+
+
+def tools(buyer: Buyer, *, hosts: Collection[str] | None = None, **options: Any) -> list[Tool[object]]:
+    """`fetch` and `budget_left`, for `Agent(model, tools=…)`.
+
+    buyer: of `farebox.open_buyer`. hosts: the only ones that may be called; None for the whole public internet.
+    options: httpx's, such as `timeout`, and `within`, how long one fetch may take as a whole.
+    Whatever goes wrong is told to the model as text.
+    """
+    shopper = Shopper(buyer, hosts=hosts, **options)
+    return [
+        Tool(shopper.afetch, name="fetch", description=FETCH),
+        Tool(shopper.aleft, name="budget_left", description=LEFT),
+    ]

@@ -1,0 +1,182 @@
+"""`farebox call` when the wallet can't tell, when somebody presses Ctrl-C, and when its terminal is watched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.http.request import Receive, Scope, Send
+from farebox.testing.market import whole_body
+
+pytestmark = pytest.mark.system
+
+PATIENCE_S = 20.0
+
+
+@dataclass
+class Line:
+    """Between a buyer and its wallet: pays what it is asked to pay, and loses so many replies afterwards.
+
+    silent: for as long as this is so, it does not say that it has paid.
+    """
+
+    wallet: str = ""
+    lost_replies: int = 0
+    silent: bool = False
+    paying: threading.Event = field(default_factory=threading.Event)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        kept = ("authorization", "content-type", "content-length", "accept")
+        headers = {n.decode(): v.decode() for n, v in scope["headers"] if n.decode() in kept}
+        query = scope["query_string"].decode()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.request(
+                scope["method"],
+                self.wallet + scope["path"] + (f"?{query}" if query else ""),
+                headers=headers,
+                content=await whole_body(receive),
+            )
+        if scope["path"] == "/payinvoice":
+            self.paying.set()
+        while self.silent and self.paying.is_set():
+            await asyncio.sleep(0.01)
+        told = [(b"content-length", b"%d" % len(answer.content))]
+        if self.lost_replies and self.paying.is_set():
+            self.lost_replies -= 1
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": told})
+            raise ConnectionResetError
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": told})
+        await send({"type": "http.response.body", "body": answer.content})
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+@pytest.fixture
+def shop(open_shop: Any, writer_url: str) -> Iterator[Any]:
+    with open_shop("--upstream", writer_url, "--price", "21sat", "--free-calls", "0") as shop:
+        yield shop
+
+
+@pytest.fixture
+def wallet(shop: Any, line: Line, serve_app: Any) -> Iterator[str]:
+    """The buyer's wallet, by way of the line."""
+    password, _, at = shop.place["buyer_wallet"].removeprefix("phoenixd+http://").partition("@")
+    line.wallet = f"http://{at}"
+    with serve_app(line) as url:
+        yield f"phoenixd+http://{password}@{url.removeprefix('http://')}"
+        line.silent = False
+
+
+@pytest.fixture
+def call(shop: Any, wallet: str, farebox: Any) -> Any:
+    return lambda *arguments: farebox("call", shop.url, *arguments, FAREBOX_WALLET=wallet, FAREBOX_STATE="buyer")
+
+
+@pytest.fixture
+def spent(farebox: Any) -> Any:
+    """What all calls together have cost, in millisatoshis."""
+    return lambda: 500_000 - json.loads(farebox("budget", FAREBOX_STATE="buyer").stdout)["left_msat"]
+
+
+def test_a_payment_of_which_the_wallet_can_not_tell_is_waited_for_and_then_served(
+    call: Any, line: Line, writer: Any, spent: Any
+) -> None:
+    line.lost_replies = 3
+    told = call("-d", "hello")
+    assert 0 == told.returncode, told
+    assert {"text": writer.runs["hello"][0]} == json.loads(told.stdout)
+    assert "the wallet can't tell yet" in told.stderr
+    assert 21_000 == spent()
+
+
+def test_when_the_patience_ends_it_says_so_with_5_and_the_same_call_finds_the_payment(
+    call: Any, line: Line, spent: Any
+) -> None:
+    line.lost_replies = 1_000
+    told = call("-d", "hello", "--payment-timeout", "0.5")
+    said = json.loads(told.stderr.splitlines()[-1])
+    assert (5, "payment-unresolved", None) == (told.returncode, said["type"], said["money_moved"])
+    line.lost_replies = 0
+    again = call("-d", "hello")
+    assert 0 == again.returncode, again
+    assert "paid earlier" in again.stderr
+    assert 21_000 == spent()
+
+
+def test_ctrl_c_while_paying_says_that_it_may_still_go_through_and_the_same_call_finds_it(
+    call: Any, line: Line, shop: Any, wallet: str, spent: Any, start_farebox: Any
+) -> None:
+    line.silent = True
+    process = start_farebox("call", shop.url, "-d", "hello", FAREBOX_WALLET=wallet, FAREBOX_STATE="buyer")
+    assert line.paying.wait(PATIENCE_S)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    said = json.loads(err.splitlines()[-1])
+    assert (5, b"", "payment-unresolved") == (process.returncode, out, said["type"])
+    assert "may still go through" in said["detail"]
+    assert said["next_step"].startswith("Make the same call again")
+
+    line.silent = False
+    again = call("-d", "hello")
+    assert 0 == again.returncode, again
+    assert 21_000 == spent()
+
+
+def test_ctrl_c_before_anything_is_paid_is_only_that(writer: Any, writer_url: str, start_farebox: Any) -> None:
+    writer.held = True
+    process = start_farebox("call", writer_url, "-d", "hello", FAREBOX_STATE="buyer")
+    until = time.monotonic() + PATIENCE_S
+    while not writer.runs and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert (b"", b"") == process.communicate(timeout=PATIENCE_S)
+    writer.held = False
+    assert 130 == process.returncode
+
+
+def test_the_exchange_is_told_without_its_secrets(call: Any, shop: Any, wallet: str) -> None:
+    told = call("-d", "hello", "-v", "-H", "Authorization: Bearer sk-secret", "-H", "Cookie: a=secret-too")
+    proof = [line for line in told.stderr.splitlines() if line.startswith("> authorization: L402")]
+    assert 0 == told.returncode, told
+    assert 1 == len(proof)
+    assert "< HTTP/1.1 402 Payment Required" in told.stderr
+    password = wallet.removeprefix("phoenixd+http://:").partition("@")[0]
+    for secret in ("sk-secret", "secret-too", password, 'macaroon="'):
+        assert secret not in told.stderr
+
+
+def test_with_s_nothing_is_said_of_what_went_well(call: Any) -> None:
+    told = call("-d", "hello", "-s")
+    assert (0, "") == (told.returncode, told.stderr)
+
+
+def test_events_are_printed_as_they_come(serve_app: Any, start_farebox: Any) -> None:
+    go_on = threading.Event()
+
+    async def events(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: one\n\n", "more_body": True})
+        await asyncio.to_thread(go_on.wait, PATIENCE_S)
+        await send({"type": "http.response.body", "body": b"data: two\n\n"})
+
+    with serve_app(events) as url:
+        process = start_farebox("call", url)
+        assert process.stdout is not None
+        assert b"data: one\n" == process.stdout.readline()  # while the second one is not sent yet
+        go_on.set()
+        rest = process.stdout.read()
+    assert (b"\ndata: two\n\n", 0) == (rest, process.wait(timeout=PATIENCE_S))

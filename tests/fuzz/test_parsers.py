@@ -39,6 +39,7 @@ from farebox.core.errors import (
     MalformedValue,
 )
 from farebox.core.exchange import Wire
+from farebox.core.json_text import load_json
 from farebox.core.macaroon import MOST_BYTES, Macaroon
 from farebox.core.secret import KeyRing
 from farebox.dialects import L402, PaymentAuth, PaymentHash
@@ -108,8 +109,8 @@ def read_proof(data: bytes) -> None:
 def read_402(data: bytes) -> None:
     wire = Wire(headers=(("www-authenticate", text(data)),))
     if data.startswith(b"{"):
-        with contextlib.suppress(ValueError, RecursionError):  # as the client has it
-            body = json.loads(data)
+        with contextlib.suppress(ValueError):  # as the client has it
+            body = load_json(data)
             wire = Wire(body=body if isinstance(body, dict) else {})
     choose_offer(wire, dialects=SELLERS, limits=TERMS, now=NOW)
 

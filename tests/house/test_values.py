@@ -53,6 +53,22 @@ def test_only_the_command_line_reads_the_environment(modules) -> None:
     assert offenders == []
 
 
+OUR_OWN_JSON = ("testing", "stores")
+WRITTEN_BY_US = ("farebox.cli.demo", "farebox.cli.state", "farebox.nostr.link")
+
+
+def test_what_strangers_write_as_json_is_read_to_a_bounded_depth(modules) -> None:
+    """`farebox.core.json_text` reads it; the rest is what was written by this very program."""
+    offenders = [
+        f"{module.where}:{node.lineno}"
+        for module in modules.values()
+        if module.room not in OUR_OWN_JSON and module.name not in WRITTEN_BY_US
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.loads", "json.load")
+    ]
+    assert offenders == []
+
+
 def test_no_error_is_defined_outside_the_tree(modules) -> None:
     tree = {node.name for node in modules["farebox.core.errors"].tree.body if isinstance(node, ast.ClassDef)}
     tree.add("FareboxError")  # its root, which stands by itself

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from farebox.core.errors import ArgumentsInvalid, ConfigError
 from farebox.core.exchange import Json
+from farebox.core.json_text import load_json
 
 if TYPE_CHECKING:
     import pydantic
@@ -68,10 +69,10 @@ def read_json(body: bytes) -> dict[str, Json]:
     if not body.strip():
         return {}
     try:
-        read: Json = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refuse_constant)
+        read = load_json(body.decode("utf-8"), _DECODER)
     except UnicodeDecodeError:
         raise ArgumentsInvalid("The body is not UTF-8.") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise ArgumentsInvalid("The body is not JSON.") from None
     if not isinstance(read, dict):
         raise ArgumentsInvalid("The body is not a JSON object.")
@@ -88,6 +89,9 @@ def _once(members: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _refuse_constant(name: str) -> Json:
     raise ArgumentsInvalid(f"{name} is not JSON.")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse_constant)
 
 
 def signature_of(called: str, function: Callable[..., object]) -> inspect.Signature:

@@ -12,7 +12,6 @@ Rules
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 import sys
@@ -35,6 +34,7 @@ from farebox.cli.output import Cell, Exit, complain, print_json, tell
 from farebox.cli.policy import open_by_policy
 from farebox.core.allowance import UNNARROWED
 from farebox.core.errors import ConfigError, PaidNotServed, PaymentUnresolved
+from farebox.core.json_text import load_json
 from farebox.core.ports import Wallet
 from farebox.core.purse import Purse
 from farebox.http.buy import Client
@@ -381,8 +381,8 @@ def _as_json(answer: httpx.Response, bought: Bought, place: Place) -> dict[str, 
 def _body(answer: httpx.Response, body: bytes) -> dict[str, object]:
     """JSON as it is, text as a text, and anything else as base64."""
     try:
-        return {"body": json.loads(body)}
-    except (ValueError, RecursionError):
+        return {"body": load_json(body)}
+    except ValueError:
         pass
     try:
         return {"body": body.decode(answer.charset_encoding or "utf-8")}

@@ -26,6 +26,7 @@ import httpx
 from farebox.cli.call_request import refuse_control
 from farebox.cli.output import plain
 from farebox.core.errors import ConfigError, UsageError
+from farebox.core.json_text import load_json
 
 _MOST_IN_MEMORY: Final = 16 * 1024 * 1024
 _MOST_NOTE: Final = 64 * 1024
@@ -291,10 +292,10 @@ def _read_note(note: Path) -> dict[str, object]:
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         with os.fdopen(os.open(note, flags), "rb") as file:
-            told = json.loads(file.read(_MOST_NOTE))
-    except (OSError, ValueError, RecursionError):
+            told = load_json(file.read(_MOST_NOTE))
+    except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return dict(told) if isinstance(told, dict) else {}
 
 
 def _opened(part: Path, *, append: bool) -> BinaryIO:

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 
 from farebox.core.errors import MalformedValue
 from farebox.core.exchange import Json
+from farebox.core.json_text import load_json
 
 _ASCII: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _MOST_INTEGER: Final = 2**53 - 1  # beyond it, an I-JSON reader may round
@@ -39,8 +40,8 @@ def write_canonical(value: Json) -> str:
 def read_object(text: str | bytes) -> dict[str, Json]:
     """The members of the one object that the text is. Raises MalformedValue."""
     try:
-        value: Json = _DECODER.decode(text if isinstance(text, str) else text.decode())
-    except (ValueError, RecursionError):
+        value: Json = load_json(text, _DECODER)
+    except ValueError:
         raise MalformedValue("it is not JSON, or not of one meaning") from None
     if not isinstance(value, dict):
         raise MalformedValue("it is not a JSON object")

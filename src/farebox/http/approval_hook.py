@@ -21,6 +21,7 @@ from typing import Final
 import httpx
 
 from farebox.core.errors import ConfigError, DecisionRefused
+from farebox.core.json_text import load_json
 from farebox.core.ports import Clock
 from farebox.core.purse import Approval, Purse
 from farebox.core.secret import Secret
@@ -99,8 +100,8 @@ class ApprovalHook:
 
     def _decide(self, number: int, body: bytes) -> None:
         try:
-            answer = json.loads(body) if len(body) <= _MOST_BYTES else None
-        except (ValueError, RecursionError):
+            answer = load_json(body) if len(body) <= _MOST_BYTES else None
+        except ValueError:
             return
         decision = answer.get("decision") if isinstance(answer, dict) else None
         if isinstance(decision, str) and decision in _DECISIONS:

@@ -11,7 +11,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import zlib
 from collections.abc import Callable, Collection
@@ -29,6 +28,7 @@ from pydantic import Field
 
 from farebox.core.errors import FareboxError, HostRefused, PaidNotServed, PurchaseError
 from farebox.core.host import can_be_called
+from farebox.core.json_text import load_json
 from farebox.http.buy import AsyncClient
 from farebox.http.buy_wire import read_call
 from farebox.http.buyer import Buyer
@@ -266,8 +266,8 @@ def _line(text: str) -> str:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        load_json(text)
+    except ValueError:
         return False
     return True
 

@@ -26,8 +26,8 @@ import structlog
 from farebox.catalog.rates import RatesInForce, middle
 from farebox.core.conversation import Conversation, HttpCall
 from farebox.core.errors import ConfigError, RateUnavailable
-from farebox.core.exchange import Json
 from farebox.core.fiat import CURRENCIES, Rate, read_decimal
+from farebox.core.json_text import load_json
 from farebox.core.ports import Clock
 from farebox.core.secret import Secret
 from farebox.http.converse import MOST_REPLY_BYTES, Lines, aconverse
@@ -40,6 +40,7 @@ _AGAIN_AFTER: Final = timedelta(seconds=10)  # when nobody told a rate
 _HEADERS: Final = Secret("accept: application/json\nuser-agent: farebox")
 _FILE: Final = "file:"
 _OK: Final = 200
+_AS_WRITTEN: Final = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 _FORMS: Final = (
     "a source of rates is `https://host/path#/member/member`, `file:path#/member`, or the rate itself, such as `64000`"
 )
@@ -126,8 +127,8 @@ def number_at(body: bytes, pointer: str) -> Decimal:
     Raises RateUnavailable for anything but a plain decimal number of more than nothing.
     """
     try:
-        value: Json = json.loads(body, parse_int=str, parse_float=str, parse_constant=str)
-    except (ValueError, RecursionError):
+        value = load_json(body, _AS_WRITTEN)
+    except ValueError:
         raise RateUnavailable("its answer is no JSON") from None
     for part in pointer.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")

@@ -24,6 +24,7 @@ from urllib.parse import unquote_plus
 
 from farebox.core.errors import BodyTooLarge, HeadersTooLarge, MalformedCredential, MalformedRequest
 from farebox.core.exchange import Json, Pairs, Wire
+from farebox.core.json_text import load_json
 
 # What the ASGI specification calls these; `Any` because that is how it types them.
 Scope = MutableMapping[str, Any]
@@ -236,7 +237,7 @@ class Reader:
         try:
             text = body.decode()
             members = list(_members(text))
-        except (ValueError, RecursionError):
+        except ValueError:
             return body, {}  # not JSON, so no member of it is a proof; whoever reads it will say what is wrong
         proof: dict[str, Json] = {}
         for name, value, start, end in reversed(members):
@@ -257,7 +258,7 @@ def _members(text: str) -> Iterable[tuple[str, Json, int, int]]:
     Raises ValueError when the text is not one JSON object.
     """
     decoder = json.JSONDecoder()
-    if not isinstance(decoder.decode(text), dict):
+    if not isinstance(load_json(text), dict):
         raise ValueError("not an object")
 
     def after_blank(at: int) -> int:

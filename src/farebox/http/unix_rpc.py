@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from farebox.core.conversation import HttpCall, HttpReply
+from farebox.core.json_text import is_too_deep, load_json
 
 PREFIX: Final = "unix:///rpc/"
 _ID: Final = "farebox"
@@ -95,12 +96,12 @@ def _read(body: bytearray) -> HttpReply | None:
     """The reply, as soon as it is whole: an object may end wherever a brace does."""
     if not body.rstrip().endswith(b"}"):
         return None
+    if is_too_deep(body.decode("utf-8", "replace")):
+        return _nothing("the reply can't be read")
     try:
-        told = json.loads(body)
+        told = load_json(bytes(body))
     except ValueError:
         return None
-    except RecursionError:
-        return _nothing("the reply can't be read")
     if not isinstance(told, dict) or told.get("id") != _ID or ("result" in told) == ("error" in told):
         return _nothing("the reply can't be read")
     failed = "error" in told

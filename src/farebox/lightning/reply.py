@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -13,6 +12,7 @@ from farebox.core.bolt11 import Network
 from farebox.core.conversation import HttpReply
 from farebox.core.errors import MalformedAmount, NodeUnavailable
 from farebox.core.exchange import HASH_BYTES, Json
+from farebox.core.json_text import load_json
 from farebox.core.secret import Secret
 
 Told = Mapping[str, Json]
@@ -27,8 +27,8 @@ _OK, _NOT_GOOD = 200, 300
 def read_object(body: bytes) -> Told | None:
     """The members of a JSON object."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
+        value = load_json(body)
+    except ValueError:  # not JSON, not UTF-8, or nested without end
         return None
     return value if isinstance(value, dict) else None
 
@@ -36,12 +36,10 @@ def read_object(body: bytes) -> Told | None:
 def read_list(body: bytes) -> list[Told] | None:
     """The objects of a JSON array; None when it is none, or holds something else."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = load_json(body)
+    except ValueError:
         return None
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        return None
-    return value
+    return _objects(value)
 
 
 def read_lines(body: bytes) -> list[Told]:
@@ -78,9 +76,7 @@ def member(told: Told, *names: str) -> Told:
 
 def objects(told: Told, name: str) -> list[Told] | None:
     """The objects of a list; None when it is none, or holds something else."""
-    value = told.get(name)
-    listed: list[Told] = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-    return listed if isinstance(value, list) and len(listed) == len(value) else None
+    return _objects(told.get(name))
 
 
 def text(told: Told, name: str) -> str | None:
@@ -150,6 +146,13 @@ def fault_of(reply: HttpReply, by: str) -> str:
     if _OK <= reply.status < _NOT_GOOD:
         return f"{by} answered with something that can't be read"
     return f"{by} answered {reply.status}"
+
+
+def _objects(value: Json) -> list[Told] | None:
+    if not isinstance(value, list):
+        return None
+    listed: list[Told] = [each for each in value if isinstance(each, dict)]
+    return listed if len(listed) == len(value) else None
 
 
 def _amount(of: Callable[[int], Amount], number: int | None) -> Amount | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -28,6 +27,8 @@ from mcp_types import (
     TextContent,
 )
 from pydantic_core import to_json
+
+from farebox.core.json_text import load_json
 
 MOST_BYTES: Final = 256 * 1024  # what a model can make something of
 _MOST_READ: Final = 16 * 1024 * 1024
@@ -90,8 +91,8 @@ def shown(body: Body, content_type: str, url: str) -> tuple[list[ContentBlock], 
         blob = BlobResourceContents(uri=url, blob=data, mime_type=kind or "application/octet-stream")
         return [EmbeddedResource(type="resource", resource=blob)], told
     if not body.cut and (kind == "application/json" or kind.endswith("+json")):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(text)
+        with suppress(ValueError):
+            value = load_json(text)
             to_json(value)  # half a surrogate pair, or too deep for others to read: then it stays text
             told["json"] = value
     if "json" not in told:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Final
 
 from farebox.core.exchange import Json
+from farebox.core.json_text import load_json
 from farebox.nostr.keys import KEY_BYTES, SIGNATURE_BYTES, public_key, sign_schnorr, verify_schnorr
 
 MOST_KIND: Final = 65_535
@@ -76,9 +77,9 @@ def sign_event(
 def read_event(told: str | bytes | Mapping[str, Json]) -> Event | None:
     """The event, if it is one: well formed, with its own id, and signed by its author."""
     try:
-        members = told if isinstance(told, Mapping) else json.loads(told)
+        members = told if isinstance(told, Mapping) else load_json(told)
         return _verified(members) if isinstance(members, Mapping) else None
-    except (ValueError, OverflowError, OSError, RecursionError):  # no JSON, no UTF-8, or an instant that is none
+    except (ValueError, OverflowError, OSError):  # no JSON, no UTF-8, or an instant that is none
         return None
 
 

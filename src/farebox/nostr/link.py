@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, Self
 
 from farebox.core.exchange import Json
+from farebox.core.json_text import load_json
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -124,8 +125,8 @@ class Link:
 
     def _take(self, message: str | bytes) -> None:
         try:
-            told = json.loads(message)
-        except (ValueError, RecursionError):
+            told = load_json(message)
+        except ValueError:
             return
         match told:
             case ["EVENT", str(name), dict(event)] if name in self._heard:

@@ -8,7 +8,6 @@ Rules
 
 # Without `from __future__ import annotations`: the limits in the types of `write` below exist only while it is made.
 
-import json
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -27,6 +26,7 @@ from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, UpstreamFailed
 from farebox.core.exchange import Json
 from farebox.core.fiat import Fiat
+from farebox.core.json_text import load_json
 from farebox.core.secret import Secret
 
 DEFAULT_PATH: Final = "/api/dvm"
@@ -177,8 +177,8 @@ def _checked(base_url: str) -> str:
 def _text_in(body: bytes) -> str:
     """The first choice's text. Raises UpstreamFailed."""
     try:
-        answer: Json = json.loads(body)
-    except (ValueError, RecursionError):
+        answer = load_json(body)
+    except ValueError:
         raise UpstreamFailed("The model's answer can't be read.", sent=True) from None
     match answer:
         case {"choices": [{"message": {"content": str(text)}}, *_]} if text.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
@@ -10,17 +11,19 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import pytest
 
 from farebox.core.amount import Amount
 from farebox.core.errors import BodyNotReplayable, ChallengeUnreadable, OriginChanged, PaidNotServed, PaidRedirect
 from farebox.core.secret import KeyRing
 from farebox.dialects import L402, PaymentAuth, PaymentHash
+from farebox.http.buy_wire import awatch, watch
 from farebox.testing.shopping import ALL, ANSWER, CLIENTS, FACES, OTHERS, Face, Parts
 
 
@@ -295,3 +298,76 @@ def test_what_is_left_of_a_402_in_the_history_is_its_head(kind: str) -> None:
 
     assert (402, b"") == (asked.status_code, asked.content)
     assert "content-encoding" not in asked.headers
+
+
+# --- the end of a stream of events ------------------------------------------------------------------------------------
+
+
+class Torn(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """These parts, and then the connection breaks."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.parts
+        raise httpx.ReadError("torn")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self.parts:
+            yield part
+        raise httpx.ReadError("torn")
+
+
+def told_of(*parts: bytes, is_async: bool, **headers: str) -> list[str]:
+    """What was told while these events were read: that they are whole, or that they broke off."""
+    told: list[str] = []
+
+    async def atell(word: str) -> None:
+        told.append(word)
+
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"} | headers, stream=Torn(*parts))
+    with suppress(httpx.ReadError):
+        if is_async:
+            awatch(response, partial(atell, "whole"), partial(atell, "broken"))
+            asyncio.run(response.aread())
+        else:
+            watch(response, partial(told.append, "whole"), partial(told.append, "broken"))
+            response.read()
+    return told
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "awaiting"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"data: a\n\n", b"data: [DONE]\n\n"),
+        (b"data: a\n\ndata: [DONE]\n\n",),
+        (b"data: a\n", b"\n", b"data: [DO", b"NE]", b"\n", b"\n"),
+        (b"data:[DONE]\r\n\r\n",),
+        (b"data: [DONE]\n",),
+    ],
+)
+def test_events_are_whole_with_their_last_line_and_told_so_once(parts: tuple[bytes, ...], is_async: bool) -> None:
+    assert told_of(*parts, is_async=is_async) == ["whole"]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "awaiting"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b'data: {"text": "it ends with data: [DONE]', b'"}\n\n'),
+        (b"data: and then data: [DONE]\n\n",),
+        (b"data: [DONE]",),
+        (b"data: [DONE] of 3\n\n",),
+        (b"data: [DONE]\n\ndata: more\n\n",),
+        (),
+    ],
+)
+def test_what_only_looks_like_the_last_line_of_events_ends_nothing(parts: tuple[bytes, ...], is_async: bool) -> None:
+    assert told_of(*parts, is_async=is_async) == ["broken"]
+
+
+@pytest.mark.parametrize("headers", [{"content-type": "text/plain"}, {"content-encoding": "identity"}])
+def test_only_of_plain_events_is_the_end_known_by_a_line(headers: dict[str, str]) -> None:
+    assert told_of(b"data: [DONE]\n\n", is_async=False, **headers) == ["broken"]

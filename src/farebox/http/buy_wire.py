@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, closing, suppress
@@ -26,8 +27,8 @@ K = TypeVar("K")
 
 _LIBRARIES: Final = frozenset(("httpx", "httpx2"))
 _PART_BYTES: Final = 64 * 1024
-_DONE: Final = b"data: [DONE]"
-_MOST_LINE_ENDS: Final = 4
+_DONE: Final = re.compile(rb"[\r\n]data: ?\[DONE\][\r\n]+\Z")
+_MOST_END: Final = 32  # bytes; of the line itself, and of the ends of lines around it
 _LENGTHS: Final = frozenset(("content-length", "transfer-encoding"))
 
 
@@ -237,24 +238,26 @@ def awatch(
 
 
 class _End:
-    """Whether the parts that went by end as an answer of this kind does."""
+    """Whether the parts that went by end as an answer of this kind does. was_seen: whether any did."""
 
-    def __init__(self, mark: bytes) -> None:
+    def __init__(self, mark: re.Pattern[bytes] | None) -> None:
         self._mark = mark
-        self._last = b""
+        self._last = b"\n"
+        self.was_seen = False
 
     def is_in(self, part: bytes) -> bool:
-        """Whether it ends with this part."""
-        if not self._mark:
+        """Whether it ends with this part, which it does once."""
+        if self._mark is None or self.was_seen:
             return False
-        self._last = (self._last + part)[-len(self._mark) - _MOST_LINE_ENDS :]
-        return self._last.rstrip(b"\r\n").endswith(self._mark)
+        self._last = (self._last + part)[-_MOST_END:]
+        self.was_seen = self._mark.search(self._last) is not None
+        return self.was_seen
 
 
 def _end_of(response: httpx.Response) -> _End:
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_plain = kind == "text/event-stream" and "content-encoding" not in response.headers
-    return _End(_DONE if is_plain else b"")
+    return _End(_DONE if is_plain else None)
 
 
 class _Watched(httpx.SyncByteStream):
@@ -273,18 +276,16 @@ class _Watched(httpx.SyncByteStream):
         return elapsed
 
     def __iter__(self) -> Iterator[bytes]:
-        is_told = False
         try:
             for part in self._watched:
                 if self._end.is_in(part):
-                    is_told = True
                     self._when_whole()
                 yield part
         except Exception:
-            if not is_told:
+            if not self._end.was_seen:
                 self._when_broken()
             raise
-        if not is_told:
+        if not self._end.was_seen:
             self._when_whole()
 
     def close(self) -> None:
@@ -312,21 +313,19 @@ class _AsyncWatched(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         parts = aiter(self._watched)
-        is_told = False
         try:
             async for part in parts:
                 if self._end.is_in(part):
-                    is_told = True
                     await self._when_whole()
                 yield part
         except Exception:
-            if not is_told:
+            if not self._end.was_seen:
                 await self._when_broken()
             raise
         finally:
             if isinstance(parts, AsyncGenerator):
                 await parts.aclose()
-        if not is_told:
+        if not self._end.was_seen:
             await self._when_whole()
 
     async def aclose(self) -> None:

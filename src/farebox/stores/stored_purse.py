@@ -91,12 +91,12 @@ class StoredPurse(Parking, ABC):
             raise self.find_parked(purchase, guards) from None
 
     def _hold(self, tx: Connection, purchase: Purchase, limits: Sequence[Window], guards: Guards) -> Purchase | None:
-        known = tx.execute(self.SQL["find"], {"payment_hash": purchase.payment_hash}).fetchone()
-        if known is not None and (row_known := purchase_of(known)).state is not DrawState.RELEASED:
-            return row_known
         now = self.now(tx)
         row, rows = self._asked(purchase, limits, guards, now)
         if tx.execute(self.SQL["hold"].replace(":windows", rows), row).fetchone() is None:
+            known = tx.execute(self.SQL["find"], {"payment_hash": purchase.payment_hash}).fetchone()
+            if known is not None and (stands := purchase_of(known)).state is not DrawState.RELEASED:
+                return stands
             raise self._refusal(tx, row, limits, guards, now)
         if needs_approval(purchase, guards):
             self.take_approval(tx, purchase, now)

@@ -1,11 +1,12 @@
 -- Every statement of the buyer's purse. Each move is one conditional statement: its WHERE is the guard.
 
 -- name: hold
--- Within every window: nothing is written when what a window counts and what is asked come to more than its limit. What
--- is held counts however old it is. `:windows` stands for a list of (since_ms, limit_msat, label) rows, one for each
--- window; a window per call counts nothing but this call, so its row begins after all time; one without a label counts
--- everything. And only from a seller that has not too many payments on their way already, nor took too many of this account
--- for nothing: `:account` is its label, or the beginning that the labels of all accounts have for what is of none of them.
+-- Not what is held or paid already. And within every window: nothing is written when what a window counts and what is asked
+-- come to more than its limit. What is held counts however old it is. `:windows` stands for a list of (since_ms, limit_msat,
+-- label) rows, one for each window; a window per call counts nothing but this call, so its row begins after all time; one
+-- without a label counts everything. And only from a seller that has not too many payments on their way already, nor took
+-- too many of this account for nothing: `:account` is its label, or the beginning that the labels of all accounts have for
+-- what is of none of them.
 -- (Where one parameter stands in two places, a CAST tells PostgreSQL its type.)
 WITH windows (since_ms, limit_msat, label) AS (VALUES :windows)
 INSERT INTO purchases (
@@ -31,6 +32,9 @@ WHERE NOT EXISTS (
             AND (windows.label = '' OR replace(purchases.labels, windows.label, '') <> purchases.labels)
         )
     END
+)
+AND NOT EXISTS (
+    SELECT 1 FROM purchases WHERE payment_hash = CAST(:payment_hash AS BLOB) AND state <> 'released'
 )
 AND (:seller = '' OR :most_in_flight > (
     SELECT COUNT(*) FROM purchases

@@ -16,11 +16,10 @@ import os
 import ssl
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,12 @@ import httpx
 from farebox.cli.books import found_wallet, purse_place, wallet_needed
 from farebox.cli.call_place import AnotherAnswer, Download, Place, Printed, Remembered, check_output, is_whole
 from farebox.cli.call_request import Wanted, read_request
+from farebox.cli.call_told import tell_answer, tell_whole
 from farebox.cli.call_wait import Told, ToldWallet, stopped, wait_for_outcome
-from farebox.cli.output import Cell, Exit, complain, print_json, tell
+from farebox.cli.output import Cell, Exit, complain
 from farebox.cli.policy import open_by_policy
 from farebox.core.allowance import UNNARROWED
 from farebox.core.errors import ConfigError, PaidNotServed, PaymentUnresolved
-from farebox.core.json_text import load_json
 from farebox.core.ports import Wallet
 from farebox.core.purse import Purse
 from farebox.http.buy import Client
@@ -56,12 +55,12 @@ def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> Exit:
     if wanted.output is not None:
         check_output(wanted.output)
         if wanted.resume and is_whole(wanted.output):
-            return _whole_already(wanted, told, wanted.output)
+            return tell_whole(wanted, told, wanted.output)
     wallet = found_wallet(wallet_url, folder)
     if wallet is None:
         with open_plain(wanted, told) as client, network_told(wanted):
             taken = Taking(wanted, told, send=lambda it: _unpaid(client, it), key="").take(request)
-            return _show(wanted, told, *taken, began=began)
+            return tell_answer(wanted, told, *taken, began=began)
     purse = open_purse(purse_place(folder, make=True))
     try:
         buyer = buyer_of(wanted, told, ToldWallet(wallet, told), purse)
@@ -94,7 +93,7 @@ def _buy(wanted: Wanted, told: Told, client: Client, purse: Purse, request: http
         if left is None:
             raise
         raise left from None
-    return _show(wanted, told, *taken, began=began)
+    return tell_answer(wanted, told, *taken, began=began)
 
 
 # --- the clients ------------------------------------------------------------------------------------------------------
@@ -300,95 +299,3 @@ def _closing(answer: httpx.Response) -> Iterator[None]:
     finally:
         with suppress(httpx.RequestError):
             answer.close()
-
-
-# --- what is told of it -----------------------------------------------------------------------------------------------
-
-
-def _whole_already(wanted: Wanted, told: Told, file: Path) -> Exit:
-    told.say(f"{file} is whole already; nothing was sent. Without -c it is bought anew")
-    if wanted.as_json:
-        size = file.stat().st_size
-        print_json(
-            {
-                "url": wanted.url,
-                "status": None,
-                "size": size,
-                "paid": False,
-                "amount_msat": 0,
-                "fee_msat": 0,
-                "whole_already": True,
-                "output": str(file),
-            }
-        )
-    return Exit.DONE
-
-
-def _show(wanted: Wanted, told: Told, answer: httpx.Response, place: Place, *, began: float) -> Exit:
-    bought = answer.extensions.get("farebox") or Bought()
-    refused = answer.status_code >= 400
-    kept = answer.headers.get("payment-kept")
-    if wanted.as_json:
-        row = _as_json(answer, bought, place)
-        row["took_ms"] = round((time.monotonic() - began) * 1000)
-        print_json(row)
-    if refused:
-        tell(f"the server answered {answer.status_code} {answer.reason_phrase}", style="red")
-    if bought.payment_hash is not None and kept == "true":
-        told.say("the seller refused this call and keeps what was paid for it, for the same call made again")
-    elif bought.payment_hash is not None and kept == "false":
-        told.say("the seller refused this call and gives back what was paid for it")
-    if answer.is_redirect and not wanted.most_redirects:
-        told.say(f"the server says that it is at {answer.headers.get('location', '')}; -L follows it")
-    if not wanted.as_json and (bought.payment_hash is not None or not refused):
-        told.say(_cost(bought))
-    return Exit.SERVER_REFUSED if refused else Exit.DONE
-
-
-def _cost(bought: Bought) -> str:
-    if bought.payment_hash is None:
-        return "free"
-    earlier = ", paid earlier" if bought.replayed else ""
-    return f"paid {bought.paid} (fee {bought.fee}){earlier}, payment {bought.payment_hash.hex()}"
-
-
-def _as_json(answer: httpx.Response, bought: Bought, place: Place) -> dict[str, object]:
-    receipt = bought.receipt
-    row: dict[str, object] = {
-        "url": str(answer.url),
-        "status": answer.status_code,
-        "content_type": answer.headers.get("content-type"),
-        "size": place.size,
-        "paid": bool(bought.paid),
-        "amount_msat": bought.paid.msat,
-        "fee_msat": bought.fee.msat,
-        "payment_hash": bought.payment_hash.hex() if bought.payment_hash else None,
-        "replayed": bought.replayed,
-        "kept": answer.headers.get("payment-kept") == "true",
-        "dialect": bought.dialect,
-        "receipt": None
-        if receipt is None
-        else {"at": receipt.at and _at(receipt.at), "challenge_id": receipt.challenge_id},
-        "at": _at(datetime.now(UTC)),
-    }
-    if isinstance(place, Download):
-        row["output"] = str(place.file)
-    elif isinstance(place, Remembered):
-        row |= _body(answer, place.body)
-    return row
-
-
-def _body(answer: httpx.Response, body: bytes) -> dict[str, object]:
-    """JSON as it is, text as a text, and anything else as base64."""
-    try:
-        return {"body": load_json(body)}
-    except ValueError:
-        pass
-    try:
-        return {"body": body.decode(answer.charset_encoding or "utf-8")}
-    except (ValueError, LookupError):
-        return {"body": None, "body_base64": b64encode(body).decode()}
-
-
-def _at(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds")

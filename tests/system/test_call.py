@@ -125,7 +125,25 @@ def test_a_page_that_is_not_there_ends_with_7(shop: Any, call: Any) -> None:
     told = call(f"{shop.url}/nothing")
     assert 7 == told.returncode
     assert "route-unknown" == json.loads(told.stdout)["error"]
-    assert "the server answered 404" in told.stderr
+    said = complaint(told)
+    assert ("server-refused", 404, False) == tuple(said[name] for name in ("type", "status", "money_moved"))
+    assert "the server answered 404" in said["message"]
+
+
+def test_a_refusal_that_was_paid_for_says_so_also_with_s(serve_app: Any, open_shop: Any, farebox: Any) -> None:
+    async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 422, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    with serve_app(refuse) as url, open_shop("--upstream", url, "--price", "21sat", "--free-calls", "0") as shop:
+        own = {"FAREBOX_WALLET": shop.place["buyer_wallet"], "FAREBOX_STATE": "buyer"}
+        told = [farebox("call", shop.url, *more, **own) for more in ((), ("-s",))]
+        left = json.loads(farebox("budget", **own).stdout)["left_msat"]
+    assert [(7, "no")] * 2 == [(each.returncode, each.stdout) for each in told]
+    said = [complaint(each) for each in told]
+    assert [(True, 21_000, "server-refused")] * 2 == [(s["money_moved"], s["amount_msat"], s["type"]) for s in said]
+    assert all(each["next_step"].startswith("Make the same call again") for each in said)
+    assert 479_000 == left  # for the second call pays nothing
 
 
 def test_a_dry_run_tells_the_price_pays_nothing_and_ends_with_10(shop: Any, call: Any, writer: Any) -> None:

@@ -30,7 +30,7 @@ from farebox.cli.call_place import AnotherAnswer, Download, Place, Printed, Reme
 from farebox.cli.call_request import Wanted, read_request
 from farebox.cli.call_told import tell_answer, tell_whole
 from farebox.cli.call_wait import Told, ToldWallet, stopped, wait_for_outcome
-from farebox.cli.output import Cell, Exit, complain
+from farebox.cli.output import Exit, complain, complaint
 from farebox.cli.policy import open_by_policy
 from farebox.core.allowance import UNNARROWED
 from farebox.core.errors import ConfigError, PaidNotServed, PaymentUnresolved
@@ -169,18 +169,16 @@ def network_told(wanted: Wanted) -> Iterator[None]:
         yield
     except (httpx.RequestError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
-        complaint: dict[str, Cell] = {
-            "error": True,
-            "exit_code": Exit.NETWORK,
-            "message": reason,
-            "type": "network",
-            "title": "The server can't be reached",
-            "detail": f"{wanted.url}: {reason}",
-            "money_moved": False,
-            "next_step": "Make the same call again when it can be reached.",
-            "url": wanted.url,
-        }
-        complain(complaint, as_json=wanted.as_json)
+        told = complaint(
+            Exit.NETWORK,
+            "network",
+            title="The server can't be reached",
+            detail=f"{wanted.url}: {reason}",
+            moved=False,
+            next_step="Make the same call again when it can be reached.",
+            url=wanted.url,
+        )
+        complain(told, as_json=wanted.as_json)
         raise SystemExit(Exit.NETWORK) from None
 
 

@@ -12,7 +12,7 @@ import httpx
 from farebox.cli.call_place import Download, Place, Remembered
 from farebox.cli.call_request import Wanted
 from farebox.cli.call_wait import Told
-from farebox.cli.output import Exit, print_json, tell
+from farebox.cli.output import Cell, Exit, complain, complaint, print_json
 from farebox.core.json_text import load_json
 from farebox.payer import Bought
 
@@ -40,23 +40,49 @@ def tell_whole(wanted: Wanted, told: Told, file: Path) -> Exit:
 def tell_answer(wanted: Wanted, told: Told, answer: httpx.Response, place: Place, *, began: float) -> Exit:
     """An answer that is where it was to go, and what it cost. began: by the monotonic clock."""
     bought = answer.extensions.get("farebox") or Bought()
-    refused = answer.status_code >= 400
-    kept = answer.headers.get("payment-kept")
     if wanted.as_json:
         row = _as_json(answer, bought, place)
         row["took_ms"] = round((time.monotonic() - began) * 1000)
         print_json(row)
-    if refused:
-        tell(f"the server answered {answer.status_code} {answer.reason_phrase}", style="red")
-    if bought.payment_hash is not None and kept == "true":
-        told.say("the seller refused this call and keeps what was paid for it, for the same call made again")
-    elif bought.payment_hash is not None and kept == "false":
-        told.say("the seller refused this call and gives back what was paid for it")
+    if answer.status_code >= 400:
+        complain(_refusal(answer, bought), as_json=wanted.as_json)
+        return Exit.SERVER_REFUSED
     if answer.is_redirect and not wanted.most_redirects:
         told.say(f"the server says that it is at {answer.headers.get('location', '')}; -L follows it")
-    if not wanted.as_json and (bought.payment_hash is not None or not refused):
+    if not wanted.as_json:
         told.say(_cost(bought))
-    return Exit.SERVER_REFUSED if refused else Exit.DONE
+    return Exit.DONE
+
+
+def _refusal(answer: httpx.Response, bought: Bought) -> dict[str, Cell]:
+    """What went wrong, and what became of the money: also where nothing is said of what went well (-s)."""
+    detail, next_step = f"the server answered {answer.status_code} {answer.reason_phrase}".rstrip(), ""
+    paid: dict[str, Cell] = {}
+    if bought.paid and bought.payment_hash is not None:
+        detail, next_step = f"{detail}; {_cost(bought)}", _then(answer.headers.get("payment-kept"))
+        paid = {"amount_msat": bought.paid.msat, "fee_msat": bought.fee.msat, "payment_hash": bought.payment_hash.hex()}
+    return complaint(
+        Exit.SERVER_REFUSED,
+        "server-refused",
+        title="The server refused the call",
+        detail=detail,
+        moved=bool(paid),
+        next_step=next_step,
+        url=str(answer.url),
+        status=answer.status_code,
+        **paid,
+    )
+
+
+def _then(kept: str | None) -> str:
+    """What to do after a paid refusal, by what the seller says of the money."""
+    match kept:
+        case "true":
+            return "Make the same call again: the seller keeps what was paid for it, and nothing is paid anew."
+        case "false":
+            return "The seller says that it gives back what was paid. The same call would be paid anew."
+        case _:
+            return "Ask the seller: what was paid bought this answer. The same call would be paid anew."
 
 
 def _cost(bought: Bought) -> str:

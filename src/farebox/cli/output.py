@@ -208,6 +208,14 @@ def complaint_of(error: FareboxError, *, moved: bool | None) -> dict[str, Cell]:
     return told if isinstance(error, PurchaseError) else told | {"money_moved": moved}
 
 
+def complaint(
+    code: Exit, kind: str, *, title: str, detail: str, moved: bool | None, next_step: str = "", **evidence: Cell
+) -> dict[str, Cell]:
+    """What is no error of ours as an object of the same members. kind: its `type`."""
+    told: dict[str, Cell] = {"error": True, "exit_code": code, "message": f"{title}: {detail}", "type": kind}
+    return told | {"title": title, "detail": detail, "money_moved": moved, "next_step": next_step} | evidence
+
+
 def complain(complaint: Mapping[str, Cell], *, as_json: bool) -> None:
     """What went wrong, on standard error: the object for a program, a line or two for a person."""
     if as_json or not sys.stderr.isatty():

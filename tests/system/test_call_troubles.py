@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -180,3 +184,42 @@ def test_events_are_printed_as_they_come(serve_app: Any, start_farebox: Any) -> 
         go_on.set()
         rest = process.stdout.read()
     assert (b"\ndata: two\n\n", 0) == (rest, process.wait(timeout=PATIENCE_S))
+
+
+def to_nobody(folder: Path, *arguments: str, **more: str) -> tuple[int, bytes]:
+    """The exit code and standard error of a command whose reader has gone."""
+    read, write = os.pipe()
+    os.close(read)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAREBOX_", "PYTHON"))}
+    command = [Path(sys.executable).with_name("farebox"), *arguments]
+    try:
+        ran = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE_S,
+            cwd=folder,
+            env={**kept, "HOME": str(folder), "FAREBOX_STATE": "buyer", **more},
+        )
+    finally:
+        os.close(write)
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("-i",)])
+def test_a_call_whose_reader_has_gone_ends_as_by_sigpipe_and_the_same_call_has_the_answer(
+    arguments: tuple[str, ...], call: Any, shop: Any, wallet: str, writer: Any, spent: Any, farebox: Any, tmp_path: Path
+) -> None:
+    assert (141, b"") == to_nobody(tmp_path, "call", shop.url, "-d", "hello", *arguments, FAREBOX_WALLET=wallet)
+    (bought,) = farebox("history", FAREBOX_STATE="buyer").stdout.splitlines()
+    assert ("captured", False, 21_000) == tuple(json.loads(bought)[n] for n in ("state", "served", "amount_msat"))
+    again = call("-d", "hello")
+    assert {"text": writer.runs["hello"][0]} == json.loads(again.stdout)
+    assert "paid earlier" in again.stderr
+    assert 21_000 == spent()
+
+
+@pytest.mark.parametrize("arguments", [("budget",), ("purse", "add", "bot", "--limit", "9 sat/day"), ("--version",)])
+def test_every_command_whose_reader_has_gone_ends_as_by_sigpipe(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    assert (141, b"") == to_nobody(tmp_path, *arguments)

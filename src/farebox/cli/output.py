@@ -18,6 +18,7 @@ Exit codes
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -231,17 +232,24 @@ def complain(complaint: Mapping[str, Cell], *, as_json: bool) -> None:
 def errors_told(*, as_json: bool = False, moved: bool | None = False) -> Iterator[None]:
     """Turns an error of ours into one line (or one JSON object) on standard error, and its exit code.
 
+    Where the reader of a pipe has gone it ends with 141, and says nothing.
     moved: whether money moved, where the error does not tell; None where nobody can.
     """
     try:
-        yield
-    except FareboxError as error:
-        complain(complaint_of(error, moved=moved), as_json=as_json)
-        raise SystemExit(exit_code(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        try:
+            yield
+        except FareboxError as error:
+            complain(complaint_of(error, moved=moved), as_json=as_json)
+            raise SystemExit(exit_code(error)) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        finally:
+            sys.stdout.flush()  # while it can still be told that nobody reads it
     except BrokenPipeError:
-        raise SystemExit(0) from None
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # for what Python flushes on its way out
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        raise SystemExit(141) from None  # as of a program that SIGPIPE ends
 
 
 @contextmanager

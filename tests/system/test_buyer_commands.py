@@ -49,6 +49,15 @@ def test_a_call_above_the_limit_is_parked_and_paid_once_it_is_approved(shop: Any
     assert 11 == buyer("call", shop.url, "-d", "another", "--approve-above", "20sat").returncode
 
 
+def test_parked_calls_that_differ_by_their_body_alone_are_told_apart(shop: Any, buyer: Any) -> None:
+    for prompt in ("hello", "another", "hello"):
+        assert 11 == buyer("call", shop.url, "-d", prompt, "--approve-above", "20sat").returncode
+    another, hello = rows(buyer("approvals", "list"))
+    assert [12, 12] == [len(each["request"]) for each in (another, hello)]
+    assert another["request"] != hello["request"]
+    assert hello["request"] == rows(buyer("approvals", "approve", str(hello["number"])))[0]["request"]
+
+
 def test_a_call_waits_for_the_word_and_is_denied(shop: Any, buyer: Any, start_farebox: Any) -> None:
     watching = start_farebox("approvals", "watch", FAREBOX_STATE="buyer")
     calling = start_farebox(

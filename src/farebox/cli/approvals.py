@@ -12,6 +12,7 @@ from farebox.cli.output import Cell, is_person, print_json, say, show, show_one
 from farebox.core.purse import Approval
 
 _LOOK_EVERY_S = 1.0
+_DIGITS = 12  # of a request's digest, so that two of one URL can be told apart
 
 
 def show_approvals(*, folder: Path, every: bool, fields: str | None, as_json: bool) -> None:
@@ -56,6 +57,7 @@ def _row(approval: Approval) -> dict[str, Cell]:
         "amount": str(approval.amount),
         "resource": approval.resource,
         "url": approval.url,
+        "request": approval.request_digest.hex()[:_DIGITS],
         "labels": " ".join(sorted(approval.labels)),
         "expires": moment(approval.expires_at),
         "asked": moment(approval.asked_at),

@@ -111,11 +111,13 @@ class ApprovalState(StrEnum):
 class Approval:
     """A call that costs more than may be spent without a person's word.
 
+    request_digest: of the purchase, which tells calls of one URL apart.
     amount: the price that is asked about, without the fee; a higher one is another question.
     """
 
     number: int
     state: ApprovalState
+    request_digest: bytes
     origin: str
     resource: str
     url: str

@@ -94,13 +94,14 @@ def label_text(label: str) -> str:
 
 def approval_of(row: Row, now: datetime) -> Approval:
     """The parked call in a row of `parked`, `decide` or `approvals`."""
-    number, state, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms = row
+    number, state, digest, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms = row
     stands = ApprovalState(state)
     if stands in (ApprovalState.PENDING, ApprovalState.APPROVED) and from_ms(expires_at_ms) <= now:
         stands = ApprovalState.EXPIRED
     return Approval(
         number=number,
         state=stands,
+        request_digest=bytes(digest),
         origin=origin,
         resource=resource,
         url=url,

@@ -33,7 +33,6 @@ class KeptPurse:
         self.prices: dict[tuple[str, str], Seen] = {}
         self.payees: dict[str, bytes] = {}
         self.parked: list[Approval] = []
-        self.digests: dict[int, bytes] = {}
         self.subs: dict[str, SubPurse] = {}
         self.taken: set[bytes] = set()
         self.full = False
@@ -83,7 +82,7 @@ class KeptPurse:
 
     def _take_approval(self, purchase: Purchase, guards: Guards) -> None:
         for place, approval in enumerate(self.parked):
-            if self.digests[approval.number] == purchase.request_digest and approval.amount >= purchase.amount:
+            if approval.request_digest == purchase.request_digest and approval.amount >= purchase.amount:
                 if approval.state is ApprovalState.APPROVED:
                     self.parked[place] = replace(approval, state=ApprovalState.USED)
                     return
@@ -92,11 +91,11 @@ class KeptPurse:
                 if approval.state is ApprovalState.PENDING:
                     raise ApprovalNeeded(approval=approval.number)
         number = len(self.parked) + 1
-        self.digests[number] = purchase.request_digest
         self.parked.append(
             Approval(
                 number=number,
                 state=ApprovalState.PENDING,
+                request_digest=purchase.request_digest,
                 origin=purchase.origin,
                 resource=purchase.resource,
                 url=purchase.url,

@@ -38,6 +38,7 @@ class PurseApprovals(PurseStage):
             parked.number, parked.state, parked.origin, parked.resource, parked.url, parked.amount, parked.payee
         )  # fmt: skip
         assert (frozenset(), clock(), clock() + HOUR) == (parked.labels, parked.asked_at, parked.expires_at)
+        assert asked.request_digest == parked.request_digest
 
     def test_whoever_is_parked_is_told_the_number_and_until_when(self, purse: Purse, clock: StillClock) -> None:
         """And what it costs."""

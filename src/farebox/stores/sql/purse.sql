@@ -267,7 +267,7 @@ WHERE NOT EXISTS (
 
 -- name: parked
 -- The newest word, or question, about this request that holds.
-SELECT number, state, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
+SELECT number, state, request_digest, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
 FROM approvals
 WHERE
     request_digest = :request_digest AND origin = :origin AND labels = :labels AND state <> 'used'
@@ -280,24 +280,24 @@ LIMIT 1;
 UPDATE approvals
 SET state = :state, expires_at_ms = :now_ms + expires_at_ms - asked_at_ms
 WHERE number = :number AND state = 'pending' AND expires_at_ms > :now_ms
-RETURNING number, state, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms;
+RETURNING number, state, request_digest, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms;
 
 -- name: approval
 -- One of them.
-SELECT number, state, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
+SELECT number, state, request_digest, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
 FROM approvals
 WHERE number = :number;
 
 -- name: pending_approvals
 -- What waits for a word.
-SELECT number, state, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
+SELECT number, state, request_digest, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
 FROM approvals
 WHERE state = 'pending' AND expires_at_ms > :now_ms
 ORDER BY number DESC;
 
 -- name: approvals
 -- No guard: the newest.
-SELECT number, state, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
+SELECT number, state, request_digest, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
 FROM approvals
 ORDER BY number DESC
 LIMIT 100;

@@ -21,19 +21,21 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-import aiohttp
-from aiohttp import payload
-from aiohttp.streams import StreamReader
-from yarl import URL
-
 from farebox.core.amount import Amount
 from farebox.core.budget import Budget
 from farebox.core.exchange import Wire
+from farebox.core.lazy import extra
 from farebox.core.ports import Purse, Wallet
 from farebox.http.buy_hops import Shown, Trail
 from farebox.http.buy_read import Basket, answered, digest_of, is_short_problem, target_of, with_members
 from farebox.http.buyer import Buyer, chosen_buyer
 from farebox.payer import Answered, Bought, Deliver, Drivers, NoAnswer, OutgoingCall, Send
+
+with extra("aiohttp"):
+    import aiohttp
+    from aiohttp import payload
+    from aiohttp.streams import StreamReader
+    from yarl import URL
 
 _PAYMENT_REQUIRED: Final = 402
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import httpx2
-
+from farebox.core.lazy import extra
 from farebox.http.buy import Paying, PayingAsync
+
+with extra("httpx2"):
+    import httpx2
 
 
 class Client(Paying, httpx2.Client):  # type: ignore[misc] # it is typed by httpx's, which httpx2's has the shape of

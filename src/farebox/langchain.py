@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from langchain_core.tools import BaseTool, StructuredTool
-
+from farebox.core.lazy import extra
 from farebox.http.buy_tool import FETCH, LEFT, Shopper
 from farebox.http.buyer import Buyer
+
+with extra("langchain"):
+    from langchain_core.tools import BaseTool, StructuredTool
 
 
 def tools(buyer: Buyer, *, hosts: Collection[str] | None = None, **options: Any) -> list[BaseTool]:

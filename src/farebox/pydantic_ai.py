@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from pydantic_ai import Tool
-
+from farebox.core.lazy import extra
 from farebox.http.buy_tool import FETCH, LEFT, Shopper
 from farebox.http.buyer import Buyer
+
+with extra("pydantic-ai"):
+    from pydantic_ai import Tool
 
 
 def tools(buyer: Buyer, *, hosts: Collection[str] | None = None, **options: Any) -> list[Tool[object]]:

@@ -18,11 +18,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Unpack
 
-import requests
-from requests.adapters import BaseAdapter, HTTPAdapter
-from urllib3.exceptions import HTTPError
-
 from farebox.core.exchange import Wire
+from farebox.core.lazy import extra
 from farebox.http.buy_hops import Shown, Trail
 from farebox.http.buy_read import (
     Basket,
@@ -35,6 +32,11 @@ from farebox.http.buy_read import (
 )
 from farebox.http.buyer import Buyer, Terms, chosen_buyer
 from farebox.payer import Answered, Bought, Deliver, NoAnswer, OutgoingCall, Send
+
+with extra("requests"):
+    import requests
+    from requests.adapters import BaseAdapter, HTTPAdapter
+    from urllib3.exceptions import HTTPError
 
 _PAYMENT_REQUIRED: Final = 402
 _LENGTHS: Final = ("Content-Length", "Transfer-Encoding")

@@ -15,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from starlette.requests import Request
-
 from farebox.catalog.path import canonical
 from farebox.catalog.price import Price
 from farebox.catalog.routes import ANY_METHOD, Route
 from farebox.core.amount import Amount
 from farebox.core.errors import BodyTooLarge, CallerError, ConfigError, Unavailable
 from farebox.core.fiat import Fiat
+from farebox.core.lazy import extra
 from farebox.gate import Gate
 from farebox.http.manners import Manners
 from farebox.http.paywall import Paywall
@@ -30,6 +29,9 @@ from farebox.http.quotes import Quotes
 from farebox.http.rates import Rates
 from farebox.http.request import Receive, Scope, Send, raw_path
 from farebox.http.sale import SALE, Sale
+
+with extra("fastapi"):
+    from starlette.requests import Request
 
 
 @dataclass(frozen=True, slots=True)

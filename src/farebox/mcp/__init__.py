@@ -24,4 +24,5 @@ __getattr__ = lazily(
         "http_app": "farebox.mcp.over_http",
         "wallet_server": "farebox.mcp.wallet",
     },
+    needs="mcp",
 )

@@ -333,7 +333,9 @@ app.add_typer(doctor, name="doctor", rich_help_panel="Sell")
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the shop running and print curl commands.")] = False,
     state: Annotated[Path | None, typer.Option("--state", help="Write the URLs to this file, as JSON.")] = None,
-    port: Annotated[int | None, typer.Option(help="Default: 8402 with --keep, else a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Default: 8402 with --keep if it is free, else another.")
+    ] = None,
     lightning: Annotated[
         bool, typer.Option("--lightning", help="Over real channels, between lnd nodes that scripts/lightning installs.")
     ] = False,

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -58,18 +58,20 @@ class Place:
 
 
 def tell_story(*, keep: bool, state_file: Path | None, port: int | None, lightning: bool = False) -> Exit:
-    """Tell it. With `keep`, then leave a fresh shop running, on `port` or 8402, until Ctrl-C or SIGTERM.
+    """Tell it. With `keep`, then leave a fresh shop running until Ctrl-C or SIGTERM: on `port`, or 8402 if it is free.
 
     lightning: with lnd nodes, on a chain of their own, instead of the sandbox. Raises OperatorError.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the shop is closed on the way out
+    if port and not _is_free(port):
+        raise OperatorError(f"port {port} can't be had; choose another with --port, or leave it out")
     with _nodes(lightning=lightning) as nodes:
         with _folder() as folder, _shop(folder, 0 if keep or port is None else port, nodes) as place:
             if not keep:
                 _write_state(state_file, place)
             _story(place, folder / "purse.db")
         if keep:
-            with _folder() as folder, _shop(folder, port or KEPT_PORT, nodes) as place:
+            with _folder() as folder, _shop(folder, _kept_port() if port is None else port, nodes) as place:
                 _write_state(state_file, place)
                 _keep(place)
     return Exit.DONE
@@ -130,8 +132,6 @@ def _shop(folder: Path, port: int, nodes: Nodes | None) -> Iterator[Place]:
         f'{receiver}listen = "127.0.0.1:{port}"\n\n[[route]]\npath = "/api/dvm"\nmethod = "POST"\nprice = "{PRICE}"\n'
         'summary = "Text from a prompt"\ndemo = true\n'
     )
-    if port:
-        _check_free(port)
     command = [sys.executable, "-m", "farebox", "serve", str(config)]
     command += ["--state", str(state), "--state-dir", str(folder / "seller"), "--log-level", "warning"]
     log = (folder / "shop.log").open("w+")
@@ -144,11 +144,19 @@ def _shop(folder: Path, port: int, nodes: Nodes | None) -> Iterator[Place]:
         log.close()
 
 
-def _check_free(port: int) -> None:
-    try:
+def _kept_port() -> int:
+    """Where the shop that stays is found, or 0 for any port, where that one is taken."""
+    if _is_free(KEPT_PORT):
+        return KEPT_PORT
+    say(f"\nPort {KEPT_PORT} can't be had, so the shop that stays opens at another one.", style="dim")
+    return 0
+
+
+def _is_free(port: int) -> bool:
+    with suppress(OSError):
         socket.create_server(("127.0.0.1", port)).close()
-    except OSError as error:
-        raise OperatorError(f"port {port} can't be had ({error.strerror}); choose another with --port") from None
+        return True
+    return False
 
 
 def _opened(shop: subprocess.Popen[bytes], state: Path, log: str, nodes: Nodes | None) -> Place:

@@ -115,6 +115,22 @@ def test_what_is_neither_a_day_nor_a_span_is_refused(since: str) -> None:
         only(since=since)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tag": "a b"}, "a tag is of letters, digits and . _ -"),
+        ({"host": "a/b"}, "a host is of letters, digits and . _ -"),
+        ({"purse": "a b"}, "a purse is of letters, digits and . _ -"),
+        ({"host": "a.example:80"}, "a host is named without a port"),
+    ],
+)
+def test_a_name_that_can_not_be_one_is_told_as_a_name_and_not_as_a_budget(given: dict[str, object], told: str) -> None:
+    with pytest.raises(MalformedValue) as refused:
+        only(**given)
+    assert told == refused.value.detail
+    assert "budget" not in str(refused.value)
+
+
 def test_the_end_of_a_span_is_ahead() -> None:
     assert NOW + timedelta(hours=12) == later("12h", lambda: NOW)
     assert datetime(2030, 1, 2).astimezone() == later("2030-01-02", lambda: NOW)

@@ -11,7 +11,7 @@ import pytest
 from farebox.cli.books import moment
 from farebox.cli.sub_purses import add_purse, repair_purse, revoke_purse, show_purse
 from farebox.core.amount import NOTHING, Amount
-from farebox.core.errors import UsageError
+from farebox.core.errors import MalformedValue, UsageError
 from farebox.stores import open_purse
 from farebox.testing.purse_stage import DAILY, buy, purchase
 
@@ -54,6 +54,12 @@ def test_a_name_that_nobody_knows_was_said_wrongly(tmp_path: Path) -> None:
         show_purse("nobody", token=True, folder=tmp_path, as_json=True)
     with pytest.raises(UsageError, match="there is no purse nobody"):
         revoke_purse("nobody", folder=tmp_path, as_json=True)
+
+
+def test_a_name_that_can_not_be_one_is_told_as_a_name_and_not_as_a_budget(tmp_path: Path) -> None:
+    with pytest.raises(MalformedValue, match="a purse is named with up to 40 lower-case letters") as refused:
+        add_purse("Bad Name", ("100 sat/day",), folder=tmp_path, as_json=False)
+    assert "budget" not in str(refused.value)
 
 
 def test_a_name_that_was_revoked_is_not_given_again(tmp_path: Path) -> None:

@@ -234,6 +234,7 @@ def test_a_budget_without_windows_says_that_it_has_no_limit() -> None:
         ("much/day", r"'much' is no amount, such as 21 sat"),
         ("500/day", r"'500' is no amount"),
         ("5 sat/call per host", r"a limit per call is the same for each host"),
+        ("5 sat/day on a.example:80", r"a host is named without a port"),
     ],
 )
 def test_what_can_not_be_read_of_a_window_is_named(text: str, told: str) -> None:

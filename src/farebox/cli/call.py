@@ -124,7 +124,7 @@ def buyer_of(wanted: Wanted, told: Told, wallet: Wallet, purse: Purse) -> Buyer:
 
 @contextmanager
 def narrowed(wanted: Wanted, buyer: Buyer) -> Iterator[None]:
-    """What is said of this call alone. Raises TokenRefused, MalformedAmount, MalformedBudget."""
+    """What is said of this call alone. Raises TokenRefused, MalformedAmount, MalformedValue."""
     by_token = UNNARROWED if wanted.token is None else buyer.admit(wanted.token)
     with spending_under(by_token), spending(tags=wanted.tags, accept_price=wanted.accept_price):
         yield

@@ -13,7 +13,7 @@ from farebox.cli.books import moment, purse_place
 from farebox.cli.buyer_books import labelled, later, opened_purse, window_row
 from farebox.cli.output import Cell, as_usage, is_person, say, show, tell
 from farebox.core.budget import Budget, Window
-from farebox.core.errors import FareboxError, MalformedBudget, UsageError
+from farebox.core.errors import FareboxError, UsageError
 from farebox.core.purse import Purse, SubPurse
 from farebox.core.purse_token import KEY_BYTES, PurseToken
 from farebox.core.secret import Secret
@@ -24,7 +24,7 @@ _SAFE = "whoever has it can spend from this purse; hand it over as FAREBOX_PURSE
 
 
 def add_purse(name: str, limits: tuple[str, ...], *, folder: Path, as_json: bool) -> None:
-    """Make a sub-purse and tell its token. Raises MalformedBudget, UsageError, StoreUnavailable."""
+    """Make a sub-purse and tell its token. Raises MalformedBudget, MalformedValue, UsageError, StoreUnavailable."""
     zone = zone_of(None)
     windows = [Window.read(part, zone) for limit in limits for part in limit.split(",")]
     purse = open_purse(purse_place(folder, make=True), zone=zone)
@@ -69,9 +69,9 @@ def show_purse(name: str, *, token: bool, folder: Path, as_json: bool) -> None:
 def attenuate_token(
     token: str | None, *, limits: tuple[str, ...], hosts: tuple[str, ...], until: str | None, as_json: bool
 ) -> None:
-    """Tell a token that may less. Raises TokenRefused, MalformedBudget, MalformedValue."""
+    """Tell a token that may less. Raises TokenRefused, MalformedBudget, MalformedValue, UsageError."""
     if not (limits or hosts or until):
-        raise MalformedBudget("say how it is to be narrowed: --limit, --host or --until")
+        raise UsageError("say how it is to be narrowed: --limit, --host or --until")
     read = PurseToken.read(sys.stdin.readline().strip() if token is None else token)
     windows = [Window.read(part) for limit in limits for part in limit.split(",")]
     end: datetime | None = None if until is None else later(until)

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Final
 
 from farebox.core.amount import Amount
-from farebox.core.errors import MalformedAmount, MalformedBudget
+from farebox.core.errors import MalformedAmount, MalformedBudget, MalformedValue
 from farebox.core.host import canonical_host
 
 HOST: Final = "host:"
@@ -82,7 +82,11 @@ class Window:
         told = _WINDOW.fullmatch(" ".join(text.split())) if len(text) <= _MOST_CHARACTERS else None
         if told is None:
             raise MalformedBudget(given=given)
-        per, calendar, label = told["per"].lower(), told["calendar"] is not None, _label(told)
+        try:
+            label = _label(told)
+        except MalformedValue as error:
+            raise MalformedBudget(error.detail, given=given) from None
+        per, calendar = told["per"].lower(), told["calendar"] is not None
         spans = _FIRST_DAYS if calendar else _SPANS
         if per not in spans:
             of = "calendar" if calendar else "span"
@@ -152,15 +156,15 @@ def _label(told: re.Match[str]) -> str:
 
 
 def label_of(kind: str, name: str) -> str:
-    """What purchases at a host or under a tag are counted by, such as `tag:research`. Raises MalformedBudget."""
+    """What purchases at a host or under a tag are counted by, such as `tag:research`. Raises MalformedValue."""
     lower = canonical_host(name) if kind == HOST else name.lower()
     if len(lower) > _MOST_NAME or not _NAME.fullmatch(lower.strip("[]")):
-        raise MalformedBudget("a tag or host is of letters, digits and . _ -", given=name[:_MOST_SHOWN])
+        raise MalformedValue(f"a {kind.rstrip(':')} is of letters, digits and . _ -", given=name[:_MOST_SHOWN])
     if kind == HOST and ":" in lower:  # an address; with a port it would be the label of nothing, and limit nothing
         try:
             return f"{kind}[{IPv6Address(lower.strip('[]'))}]"
         except ValueError:
-            raise MalformedBudget("a host is named without a port", given=name[:_MOST_SHOWN]) from None
+            raise MalformedValue("a host is named without a port", given=name[:_MOST_SHOWN]) from None
     return kind + lower
 
 

@@ -246,7 +246,8 @@ class Purse(Protocol):
     def add_purse(self, name: str, limits: Sequence[Window], key: Secret[bytes]) -> SubPurse:
         """A new sub-purse, or the one of this name with these limits from now on and its key as it was.
 
-        Raises MalformedBudget for a name that can't be one, and ConfigError for one that was revoked.
+        Raises MalformedValue for a name that can't be one, MalformedBudget without a limit for all that is spent from
+        it, and ConfigError for one that was revoked.
         """
 
     def purses(self) -> Sequence[SubPurse]:

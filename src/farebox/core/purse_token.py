@@ -20,7 +20,7 @@ from typing import Final
 
 from farebox.core.allowance import Allowance
 from farebox.core.budget import PURSE, Window
-from farebox.core.errors import MalformedBudget, MalformedMacaroon, TokenRefused
+from farebox.core.errors import MalformedBudget, MalformedMacaroon, MalformedValue, TokenRefused
 from farebox.core.macaroon import Macaroon
 from farebox.core.secret import Secret
 
@@ -42,7 +42,7 @@ class PurseToken:
 
     @classmethod
     def mint(cls, name: str, key: Secret[bytes]) -> PurseToken:
-        """The token of a sub-purse, limited by nothing but the sub-purse itself. Raises MalformedBudget for a name."""
+        """The token of a sub-purse, limited by nothing but the sub-purse itself. Raises MalformedValue for a name."""
         return cls(Macaroon.mint(key.reveal(), checked_name(name).encode(), location=_LOCATION))
 
     @classmethod
@@ -55,7 +55,7 @@ class PurseToken:
             checked_name(macaroon.identifier.decode())
             if macaroon.location != _LOCATION:
                 raise MalformedMacaroon("of something else")
-        except (MalformedMacaroon, MalformedBudget, UnicodeDecodeError):
+        except (MalformedValue, UnicodeDecodeError):
             raise TokenRefused(f"it can't be read: a farebox token is copied whole, {_PREFIX} and all") from None
         return cls(macaroon)
 
@@ -67,12 +67,12 @@ class PurseToken:
     def attenuate(
         self, *, limits: Iterable[Window] = (), hosts: Iterable[str] = (), until: datetime | None = None
     ) -> PurseToken:
-        """A token that may less, made without asking anybody. Raises MalformedBudget."""
+        """A token that may less, made without asking anybody. Raises MalformedValue."""
         caveats = [f"limit={_plain(window)}" for window in limits]
         patterns = [pattern.lower() for pattern in hosts]
         if patterns:
             if not all(map(_PATTERN.fullmatch, patterns)):
-                raise MalformedBudget(
+                raise MalformedValue(
                     "a host is such as api.example.com or *.example.com", given=",".join(patterns)[:60]
                 )
             caveats.append(f"host={','.join(patterns)}")
@@ -81,7 +81,7 @@ class PurseToken:
         try:
             return PurseToken(self._macaroon.attenuate(*(caveat.encode() for caveat in caveats)))
         except MalformedMacaroon as error:
-            raise MalformedBudget(f"the token gets too long: {error.detail}") from None
+            raise MalformedValue(f"the token gets too long: {error.detail}") from None
 
     def reveal(self) -> str:
         """The token itself, such as `fbx_AgEN…`."""
@@ -127,9 +127,9 @@ class PurseToken:
 
 
 def checked_name(name: str) -> str:
-    """The name of a sub-purse, if it can be one: lower-case letters, digits and `-`. Raises MalformedBudget."""
+    """The name of a sub-purse, if it can be one: lower-case letters, digits and `-`. Raises MalformedValue."""
     if not _NAME.fullmatch(name):
-        raise MalformedBudget("a purse is named with up to 40 lower-case letters, digits and -", given=name[:60])
+        raise MalformedValue("a purse is named with up to 40 lower-case letters, digits and -", given=name[:60])
     return name
 
 

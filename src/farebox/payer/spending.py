@@ -37,7 +37,7 @@ def spending(
     max: the highest price of one call, such as `21 sat`. tags: what they are counted under, such as `research`.
     hosts: patterns of the only ones that are paid. budget: more windows, such as `100 sat/day tagged research`.
     accept_price: a price that is fine though it is far above the last one; accept_payee: another node's public key.
-    Raises MalformedAmount, MalformedBudget.
+    Raises MalformedAmount, MalformedBudget, and MalformedValue for a tag.
     """
     more = Allowance(
         windows=() if budget is None else Budget.of(budget, zone).windows,

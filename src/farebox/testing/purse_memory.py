@@ -10,7 +10,7 @@ import pytest
 
 from farebox.core.amount import Amount
 from farebox.core.budget import Window
-from farebox.core.errors import ConfigError, MalformedBudget, OverBudget
+from farebox.core.errors import ConfigError, MalformedBudget, MalformedValue, OverBudget
 from farebox.core.ports import Purchase, Purse
 from farebox.core.secret import Secret
 from farebox.testing.market import StillClock
@@ -187,7 +187,7 @@ class PurseMemory(PurseStage):
     @pytest.mark.parametrize("name", ["", "Writer", "a b", "a/b", "-a", "a" * 41])
     def test_a_sub_purse_needs_a_name_that_can_be_one(self, purse: Purse, name: str) -> None:
         """Its tokens carry it."""
-        with pytest.raises(MalformedBudget):
+        with pytest.raises(MalformedValue, match="a purse is named with"):
             purse.add_purse(name, LIMITS, KEY)
 
     # --- the history --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from farebox.cli.call_request import Wanted, read_request
-from farebox.core.errors import ConfigError, MalformedValue
+from farebox.core.errors import ConfigError, MalformedValue, UsageError
 from farebox.core.exchange import Wire
 from farebox.http.buy_wire import FileBody, read_call, with_proof
 
@@ -55,6 +55,15 @@ def test_what_is_no_method_is_refused(method: str) -> None:
             read_request(wanted(method=method))
     else:
         assert "GET" == read_request(wanted(method=method)).method
+
+
+@pytest.mark.parametrize("probing", [False, True])
+@pytest.mark.parametrize(
+    ("idle", "told"), [({"resume": True}, "-c goes with -o FILE"), ({"include": True, "as_json": True}, "--json")]
+)
+def test_an_option_that_would_say_nothing_is_refused(idle: dict[str, object], told: str, *, probing: bool) -> None:
+    with pytest.raises(UsageError, match=told):
+        read_request(wanted(**idle), probing=probing)
 
 
 def test_a_body_makes_it_a_post_whose_type_is_what_it_looks_like() -> None:

@@ -33,7 +33,10 @@ Output = Annotated[
     typer.Option("-o", "--output", help="Write the answer to a file; `FILE.part` until it is whole.", metavar="FILE"),
 ]
 Resume = Annotated[
-    bool, typer.Option("-c", "--continue", help="Go on with a download that broke off; nothing is paid anew for it.")
+    bool,
+    typer.Option(
+        "-c", "--continue", help="With -o: go on with a download that broke off; nothing is paid anew for it."
+    ),
 ]
 Include = Annotated[bool, typer.Option("-i", "--include", help="Print the status line and headers as well.")]
 Follow = Annotated[bool, typer.Option("-L", "--location", help="Follow redirects; only the origin named is paid.")]

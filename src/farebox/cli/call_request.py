@@ -1,7 +1,8 @@
 """The request of `farebox call`: what was asked for on the command line, read strictly.
 
 Rules
-1. What can't be meant is refused before anything is sent: control characters, credentials in a URL, half a header.
+1. What can't be meant is refused before anything is sent: control characters, credentials in a URL, half a header, an
+   option that says nothing without another.
 2. A body is sent as the bytes that it is, and can be sent again.
 """
 
@@ -61,7 +62,8 @@ class Wanted:
 
 
 def read_request(wanted: Wanted, *, probing: bool = False) -> httpx.Request:
-    """The request. probing: one that asks for the price. Raises MalformedValue; UsageError for an unreadable body."""
+    """The request. probing: one that asks for the price. Raises MalformedValue, UsageError."""
+    _refuse_idle(wanted)
     url = _url(wanted.url)
     headers = [_header(line) for line in wanted.headers]
     given = {name.lower() for name, _ in headers}
@@ -86,6 +88,13 @@ def refuse_control(what: str, text: str) -> None:
     """Raises MalformedValue for a text with characters that a line, a header or a terminal takes for something else."""
     if _CONTROL.search(text):
         raise MalformedValue(f"there is a control character in the {what}; nothing was sent")
+
+
+def _refuse_idle(wanted: Wanted) -> None:
+    if wanted.resume and wanted.output is None:
+        raise UsageError("-c goes with -o FILE; nothing was sent")
+    if wanted.include and wanted.as_json:
+        raise UsageError("-i prints the head before the answer; leave it out, or --json. Nothing was sent")
 
 
 def _url(text: str) -> httpx.URL:

@@ -136,6 +136,12 @@ def test_the_end_of_a_span_is_ahead() -> None:
     assert datetime(2030, 1, 2).astimezone() == later("2030-01-02", lambda: NOW)
 
 
+def test_an_end_that_is_not_ahead_is_refused() -> None:
+    for text in ("2020-01-01", NOW.isoformat(), "0h"):
+        with pytest.raises(MalformedValue, match="is over already"):
+            later(text, lambda: NOW)
+
+
 def test_a_window_per_host_is_one_for_each_host(
     purse: Purse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -218,6 +218,7 @@ def test_what_is_no_text_is_base64_in_a_json_object(serve_app: Any, farebox: Any
         (("approvals", "approve", "7"), "7 is not known"),
         (("purse", "show", "nobody"), "nobody"),
         (("purse", "revoke", "nobody"), "nobody"),
+        (("purse", "attenuate", "fbx_", "--until", "2020-01-01"), "2020-01-01"),
         (("proxy",), "FAREBOX_WALLET"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

@@ -158,9 +158,13 @@ def _instant(text: str, clock: Clock) -> datetime:
 
 
 def later(text: str, clock: Clock = utc_now) -> datetime:
-    """The end of a span from now, or a day. Raises MalformedValue."""
+    """The end of a span from now, or a day that is to come. Raises MalformedValue."""
     now = clock()
-    return now + (now - _instant(text, lambda: now)) if _SPAN.fullmatch(text.strip()) else _instant(text, clock)
+    instant = _instant(text, lambda: now)
+    end = now + (now - instant) if _SPAN.fullmatch(text.strip()) else instant
+    if end <= now:
+        raise MalformedValue(f"{text[:40]!r} is over already; say a day that is to come, or a span such as 12h or 7d")
+    return end
 
 
 def show_history(only: Filter, *, folder: Path, limit: int, as_csv: bool, fields: str | None, as_json: bool) -> None:

@@ -63,7 +63,9 @@ def attenuate(
     token: Annotated[str | None, typer.Argument(help="A token; left out, it is read from standard input.")] = None,
     limit: LimitList = None,
     host: Annotated[list[str] | None, typer.Option(help="Only these, such as *.example.com; may be repeated.")] = None,
-    until: Annotated[str | None, typer.Option(help="A day such as 2026-12-24, or a span such as 12h or 7d.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="A day to come such as 2026-12-24, or a span such as 12h or 7d.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A token that may less, for somebody further on; made here, without asking anybody."""

@@ -72,9 +72,9 @@ def attenuate_token(
     """Tell a token that may less. Raises TokenRefused, MalformedBudget, MalformedValue, UsageError."""
     if not (limits or hosts or until):
         raise UsageError("say how it is to be narrowed: --limit, --host or --until")
-    read = PurseToken.read(sys.stdin.readline().strip() if token is None else token)
     windows = [Window.read(part) for limit in limits for part in limit.split(",")]
     end: datetime | None = None if until is None else later(until)
+    read = PurseToken.read(sys.stdin.readline().strip() if token is None else token)
     _tell_token(read.attenuate(limits=windows, hosts=hosts, until=end), read.name, as_json=as_json)
 
 

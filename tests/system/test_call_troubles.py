@@ -190,6 +190,15 @@ def to_nobody(folder: Path, *arguments: str, **more: str) -> tuple[int, bytes]:
     """The exit code and standard error of a command whose reader has gone."""
     read, write = os.pipe()
     os.close(read)
+    return printing_onto(write, folder, *arguments, **more)
+
+
+def to_a_full_disk(folder: Path, *arguments: str, **more: str) -> tuple[int, bytes]:
+    """The same of a command whose output is a file on a disk that is full."""
+    return printing_onto(os.open("/dev/full", os.O_WRONLY), folder, *arguments, **more)
+
+
+def printing_onto(write: int, folder: Path, *arguments: str, **more: str) -> tuple[int, bytes]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAREBOX_", "PYTHON"))}
     command = [Path(sys.executable).with_name("farebox"), *arguments]
     try:
@@ -223,3 +232,37 @@ def test_a_call_whose_reader_has_gone_ends_as_by_sigpipe_and_the_same_call_has_t
 @pytest.mark.parametrize("arguments", [("budget",), ("purse", "add", "bot", "--limit", "9 sat/day"), ("--version",)])
 def test_every_command_whose_reader_has_gone_ends_as_by_sigpipe(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert (141, b"") == to_nobody(tmp_path, *arguments)
+
+
+def test_an_answer_for_which_the_disk_has_no_room_is_told_in_one_line_and_the_same_call_has_it(
+    call: Any, shop: Any, wallet: str, writer: Any, spent: Any, tmp_path: Path
+) -> None:
+    code, told = to_a_full_disk(tmp_path, "call", shop.url, "-d", "hello", FAREBOX_WALLET=wallet)
+    (line,) = told.splitlines()
+    complaint = json.loads(line)
+    assert (8, "paid-not-served", True) == (code, complaint["type"], complaint["money_moved"])
+    assert "No space left" in complaint["detail"]
+    again = call("-d", "hello")
+    assert {"text": writer.runs["hello"][0]} == json.loads(again.stdout)
+    assert "paid earlier" in again.stderr
+    assert 21_000 == spent()
+
+
+def test_an_object_for_which_the_disk_has_no_room_says_what_was_paid(
+    shop: Any, wallet: str, spent: Any, tmp_path: Path
+) -> None:
+    code, told = to_a_full_disk(tmp_path, "call", shop.url, "-d", "hello", "--json", "-s", FAREBOX_WALLET=wallet)
+    (line,) = told.splitlines()
+    complaint = json.loads(line)
+    assert (1, True, 21_000) == (code, complaint["money_moved"], complaint["amount_msat"])
+    assert 21_000 == spent()
+
+
+@pytest.mark.parametrize("arguments", [("budget",), ("purse", "add", "bot", "--limit", "9 sat/day")])
+def test_every_command_for_which_the_disk_has_no_room_says_so_in_one_line(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    code, told = to_a_full_disk(tmp_path, *arguments)
+    (line,) = told.splitlines()
+    assert 1 == code
+    assert "No space left" in json.loads(line)["detail"]

@@ -103,11 +103,16 @@ class Printed:
             self._terminal.finish()
 
     def _write(self, part: bytes) -> None:
-        if self._terminal is not None:
-            self._terminal.write(part)
-            return
-        self._onto.write(part)
-        self._onto.flush()  # so that an event is seen when it comes
+        try:
+            if self._terminal is not None:
+                self._terminal.write(part)
+                return
+            self._onto.write(part)
+            self._onto.flush()  # so that an event is seen when it comes
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ConfigError(f"can't write what was answered ({error.strerror})") from None
 
 
 class Terminal:

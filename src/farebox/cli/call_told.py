@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from base64 import b64encode
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import httpx
 from farebox.cli.call_place import Download, Place, Remembered
 from farebox.cli.call_request import Wanted
 from farebox.cli.call_wait import Told
-from farebox.cli.output import Cell, Exit, complain, complaint, print_json
+from farebox.cli.output import Cell, Exit, complain, complaint, forget, print_json
 from farebox.core.json_text import load_json
 from farebox.payer import Bought
 
@@ -43,7 +44,7 @@ def tell_answer(wanted: Wanted, told: Told, answer: httpx.Response, place: Place
     if wanted.as_json:
         row = _as_json(answer, bought, place)
         row["took_ms"] = round((time.monotonic() - began) * 1000)
-        print_json(row)
+        _print(row, bought)
     if answer.status_code >= 400:
         complain(_refusal(answer, bought), as_json=wanted.as_json)
         return Exit.SERVER_REFUSED
@@ -54,13 +55,33 @@ def tell_answer(wanted: Wanted, told: Told, answer: httpx.Response, place: Place
     return Exit.DONE
 
 
+def _print(row: dict[str, object], bought: Bought) -> None:
+    """The object, or, where it can't be printed, what became of the money: its answer counts as served by now."""
+    try:
+        print_json(row)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        paid = _paid(bought)
+        told = complaint(
+            Exit.FAILED,
+            "operator-error",
+            title="The answer can't be printed",
+            detail=f"{error.strerror}; {_cost(bought)}",
+            moved=bool(paid),
+            next_step="Make room and call again, which pays anew; -o keeps what was paid for." if paid else "",
+            **paid,
+        )
+        complain(told, as_json=True)
+        forget(sys.stdout)
+        raise SystemExit(Exit.FAILED) from None
+
+
 def _refusal(answer: httpx.Response, bought: Bought) -> dict[str, Cell]:
     """What went wrong, and what became of the money: also where nothing is said of what went well (-s)."""
     detail, next_step = f"the server answered {answer.status_code} {answer.reason_phrase}".rstrip(), ""
-    paid: dict[str, Cell] = {}
-    if bought.paid and bought.payment_hash is not None:
+    if paid := _paid(bought):
         detail, next_step = f"{detail}; {_cost(bought)}", _then(answer.headers.get("payment-kept"))
-        paid = {"amount_msat": bought.paid.msat, "fee_msat": bought.fee.msat, "payment_hash": bought.payment_hash.hex()}
     return complaint(
         Exit.SERVER_REFUSED,
         "server-refused",
@@ -83,6 +104,12 @@ def _then(kept: str | None) -> str:
             return "The seller says that it gives back what was paid. The same call would be paid anew."
         case _:
             return "Ask the seller: what was paid bought this answer. The same call would be paid anew."
+
+
+def _paid(bought: Bought) -> dict[str, Cell]:
+    if not bought.paid or bought.payment_hash is None:
+        return {}
+    return {"amount_msat": bought.paid.msat, "fee_msat": bought.fee.msat, "payment_hash": bought.payment_hash.hex()}
 
 
 def _cost(bought: Bought) -> str:

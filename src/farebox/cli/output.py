@@ -232,7 +232,8 @@ def complain(complaint: Mapping[str, Cell], *, as_json: bool) -> None:
 def errors_told(*, as_json: bool = False, moved: bool | None = False) -> Iterator[None]:
     """Turns an error of ours into one line (or one JSON object) on standard error, and its exit code.
 
-    Where the reader of a pipe has gone it ends with 141, and says nothing.
+    Where the reader of a pipe has gone it ends with 141, and says nothing. What the machine refuses, such as to write
+    to a full disk, is an error of the operator's.
     moved: whether money moved, where the error does not tell; None where nobody can.
     """
     try:
@@ -240,16 +241,28 @@ def errors_told(*, as_json: bool = False, moved: bool | None = False) -> Iterato
             yield
         except FareboxError as error:
             complain(complaint_of(error, moved=moved), as_json=as_json)
+            forget(sys.stdout)
             raise SystemExit(exit_code(error)) from None
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         finally:
             sys.stdout.flush()  # while it can still be told that nobody reads it
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)  # for what Python flushes on its way out
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere, stream.fileno())
+        forget(sys.stdout, sys.stderr)
         raise SystemExit(141) from None  # as of a program that SIGPIPE ends
+    except OSError as error:
+        forget(sys.stdout)
+        complain(complaint_of(OperatorError(str(error)), moved=moved), as_json=as_json)
+        raise SystemExit(Exit.FAILED) from None
+
+
+def forget(*streams: TextIO) -> None:
+    """What can't be written any more goes nowhere when Python flushes it on its way out."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

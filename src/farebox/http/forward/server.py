@@ -5,6 +5,8 @@ Rules
 2. Whoever is being answered when the proxy is told to end gets the answer; a purchase that takes longer than the drain
    stays held, and is looked up when its call is made again.
 3. Behind a tunnel the same rules hold: what is heard there is a request to its host, under the token of the tunnel.
+4. When there are too many connections, the oldest that has shown no good token gives way to the next. Whoever has shown
+   one never does; and while all others are having theirs looked at, whoever comes next waits to be taken.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ log = structlog.get_logger("farebox")
 _DRAIN: Final = timedelta(seconds=30)
 _HANDSHAKE_S: Final = 20.0
 _READ_AHEAD: Final = 64 * 1024
+_MOMENT_S: Final = 0.01
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -53,10 +56,12 @@ class ForwardServer:
 
     async def serve(self, listening: socket.socket, *, until: asyncio.Event, drain: timedelta = _DRAIN) -> None:
         """Hear callers until the event is set, then answer those that are being answered, for so long at most."""
-        server = await asyncio.start_server(self._take, sock=listening, limit=_READ_AHEAD)
+        taking = asyncio.create_task(self._take_callers(listening))
         await until.wait()
         self._ending = True
-        server.close()
+        taking.cancel()
+        await asyncio.wait([taking])
+        listening.close()
         for caller, writer in list(self._callers.values()):
             caller.leave()
             if caller.idle:
@@ -88,33 +93,58 @@ class ForwardServer:
                 await caller.linger()
                 return None
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        caller = Caller(reader, writer, self._patience, room=self._room)
-        if task is None:
-            return
-        crowded = len(self._callers) >= self._most
-        self._callers[task] = caller, writer
+    async def _take_callers(self, listening: socket.socket) -> None:
+        """One after the other, so that each was heard before he may have to give way."""
+        loop = asyncio.get_running_loop()
+        listening.settimeout(0)
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listening)
+                reader, writer = await asyncio.open_connection(sock=connection, limit=_READ_AHEAD)
+            except OSError:  # he has gone again, or no more files can be opened just now
+                await asyncio.sleep(_MOMENT_S)
+                continue
+            caller = Caller(reader, writer, self._patience, room=self._room)
+            is_full = len(self._callers) >= self._most and all(each.known for each, _ in self._callers.values())
+            task = loop.create_task(self._attend(caller, writer, is_full=is_full))
+            self._callers[task] = caller, writer
+            task.add_done_callback(lambda done: self._callers.pop(done, None))
+            await self._make_room(task)
+
+    async def _make_room(self, newcomer: asyncio.Task[None]) -> None:
+        """Have a stranger give way, if need be, when there is one whose token is not being looked at."""
+        while len(self._callers) > self._most:
+            others = {task: caller for task, (caller, _) in self._callers.items() if task is not newcomer}
+            strangers = [task for task, caller in others.items() if not caller.known]
+            if (oldest := next((task for task in strangers if not others[task].asking), None)) is not None:
+                _, writer = self._callers.pop(oldest)
+                writer.transport.abort()
+                oldest.cancel()
+            elif strangers:
+                await asyncio.sleep(_MOMENT_S)
+            else:
+                return
+
+    async def _attend(self, caller: Caller, writer: asyncio.StreamWriter, *, is_full: bool) -> None:
         try:
-            if crowded:
+            if is_full:
                 caller.leave()
-                await caller.refuse(Refusal(503, "too-many-connections", "Too many connections are open"))
+                title, later = "Too many connections are open", ((b"retry-after", b"2"),)
+                await caller.refuse(Refusal(503, "too-many-connections", title, headers=later))
                 return
             asked = await self.converse(caller)
             if asked is not None and self._authority is not None:
-                await self._tunnel(self._authority, asked, writer, task)
+                await self._tunnel(self._authority, asked, writer)
         except (OSError, TimeoutError, h11.LocalProtocolError):
             pass  # the caller has gone, or does not read
         except Exception:
             log.exception("proxy-failed")
         finally:
-            del self._callers[task]
-            writer.close()
+            # A stranger's connection does not last until he has read what is still to be sent.
+            (writer.close if caller.known else writer.transport.abort)()
 
-    async def _tunnel(
-        self, authority: Authority, asked: Tunnelled, writer: asyncio.StreamWriter, task: asyncio.Task[None]
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    async def _tunnel(self, authority: Authority, asked: Tunnelled, writer: asyncio.StreamWriter) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         context = await asyncio.to_thread(authority.context, asked.tunnel.place.host)
         writer.write(_ESTABLISHED)
         await writer.drain()
@@ -129,7 +159,8 @@ class ForwardServer:
             protocol.connection_made(transport)
             inner = asyncio.StreamWriter(transport, protocol, reader, loop)
             caller = Caller(reader, inner, self._patience, known=True, room=self._room)
-            self._callers[task] = caller, inner
+            if task is not None:
+                self._callers[task] = caller, inner
             try:
                 await self.converse(caller, asked)
             finally:

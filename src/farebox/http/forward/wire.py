@@ -107,6 +107,11 @@ class Caller:
         self.idle = True
         self.begun = False
 
+    @property
+    def asking(self) -> bool:
+        """Whether a request was heard, and its answer has not begun."""
+        return self._http.our_state is h11.SEND_RESPONSE
+
     # --- hearing ----------------------------------------------------------------------------------------------------
 
     async def hear(self) -> h11.Request | None:

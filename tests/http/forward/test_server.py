@@ -1,0 +1,168 @@
+"""The proxy at its address: who has a place there when more want one than there are. Over sockets of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import threading
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from itertools import cycle
+from typing import Any
+
+import pytest
+
+from farebox.core.purse_token import PurseToken
+from farebox.core.secret import Secret
+from farebox.http.forward.server import ForwardServer
+from farebox.http.forward.wire import Patience
+from farebox.testing.raw_http import read_message
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = PurseToken.mint("agent", Secret(bytes(range(32)))).reveal().encode()  # of the agency's purse
+SHOWN = b"Proxy-Authorization: Basic " + b64encode(TOKEN + b":") + b"\r\n"
+FALSE = b"Proxy-Authorization: Bearer fbx_" + b"A" * 80 + b"\r\n"
+PLACES = 16
+
+Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def asked(fields: bytes) -> bytes:
+    return b"GET http://shop.test/free HTTP/1.1\r\nHost: shop.test\r\n%b\r\n" % fields
+
+
+STRANGERS = [b"", b"GET http://shop.test/ HT", asked(b""), asked(FALSE), asked(FALSE) * 20]
+
+
+class Crowd:
+    """Whoever is at the proxy's address."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._lines: list[Line] = []
+
+    async def call(self, fields: bytes = SHOWN, *, on: Line | None = None) -> int | None:
+        """The status of a call, on a connection of its own or on this one; None when it was hung up."""
+        reader, writer = on or await self.come()
+        writer.write(asked(fields))
+        async with asyncio.timeout(5):
+            answer = await read_message(reader)
+        return answer and answer.status
+
+    async def come(self, said: bytes = b"") -> Line:
+        """Somebody who has said this, and stays."""
+        line = await asyncio.open_connection(*self._address)
+        line[1].write(said)
+        self._lines.append(line)
+        return line
+
+    async def go_on(self, writer: asyncio.StreamWriter) -> None:
+        """Say more and more, for some seconds."""
+        async with asyncio.timeout(5):
+            while True:
+                writer.write(b"GET")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def flood(self, strangers: int, said: Sequence[bytes]) -> AsyncIterator[None]:
+        """So many strangers, each of whom comes again as soon as he is sent away."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._keep_coming, args=(strangers, cycle(said), over))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            await asyncio.to_thread(thread.join)
+            await asyncio.sleep(0.1)  # for those who wait to be taken
+
+    def _keep_coming(self, strangers: int, said: Iterator[bytes], over: threading.Event) -> None:
+        with selectors.DefaultSelector() as there:
+            while not over.is_set():
+                while len(there.get_map()) < strangers:
+                    line = socket.create_connection(self._address)
+                    line.sendall(next(said))
+                    there.register(line, selectors.EVENT_READ)
+                for key, _ in there.select(0.1):
+                    assert isinstance(key.fileobj, socket.socket)
+                    if not _hears(key.fileobj):
+                        there.unregister(key.fileobj)
+                        key.fileobj.close()
+            for key in list(there.get_map().values()):
+                assert isinstance(key.fileobj, socket.socket)
+                key.fileobj.close()
+
+    def leave(self) -> None:
+        for _, writer in self._lines:
+            writer.transport.abort()
+
+
+def _hears(line: socket.socket) -> bool:
+    """Whether he is told something, and is not sent away."""
+    with suppress(OSError):
+        return bool(line.recv(4096))
+    return False
+
+
+@asynccontextmanager
+async def at(proxy: Any, **patience: timedelta) -> AsyncIterator[Crowd]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that it is soon felt when nobody reads
+        end, crowd = asyncio.Event(), Crowd(listening.getsockname())
+        server = ForwardServer(proxy, patience=Patience(**patience), most_connections=PLACES)
+        serving = asyncio.create_task(server.serve(listening, until=end))
+        try:
+            yield crowd
+        finally:
+            crowd.leave()
+            end.set()
+            await serving
+
+
+@pytest.mark.parametrize("said", [*([each] for each in STRANGERS), STRANGERS])
+async def test_strangers_who_fill_every_place_and_come_again_keep_nobody_with_a_token_from_being_served(
+    open_agency: Any, caplog: pytest.LogCaptureFixture, said: list[bytes]
+) -> None:
+    async with open_agency() as agency, at(agency.proxy) as crowd:
+        kept = await crowd.come()
+        assert 200 == await crowd.call(on=kept)
+        async with crowd.flood(2 * PLACES, said):
+            await asyncio.sleep(0.1)
+            assert [200] * 10 == [await crowd.call() for _ in range(10)]
+            assert 200 == await crowd.call(on=kept)
+    assert [] == caplog.records
+
+
+async def test_of_strangers_the_one_who_came_first_gives_way_and_whose_token_is_being_looked_at_last(
+    open_agency: Any,
+) -> None:
+    async with open_agency() as agency, at(agency.proxy) as crowd:
+        with agency.purse.reading():  # whose turn it is now, so that looking at a token takes as long as this
+            asking = asyncio.create_task(crowd.call(on=await crowd.come()))
+            strangers = [await crowd.come() for _ in range(PLACES - 1)]
+            assert 407 == await crowd.call(b"")
+            async with asyncio.timeout(5):
+                with suppress(ConnectionResetError):
+                    assert b"" == await strangers[0][0].read()
+        assert 200 == await asking
+        assert 407 == await crowd.call(b"", on=strangers[1])
+
+
+async def test_whoever_has_shown_a_token_never_gives_way(open_agency: Any) -> None:
+    async with open_agency() as agency, at(agency.proxy) as crowd:
+        known = [await crowd.come() for _ in range(PLACES)]
+        assert [200] * PLACES == [await crowd.call(on=line) for line in known]
+        assert [503, 503] == [await crowd.call(fields) for fields in (b"", SHOWN)]
+        assert [200] * PLACES == [await crowd.call(on=line) for line in known]
+
+
+async def test_a_stranger_who_does_not_read_what_he_is_told_is_hung_up_on_all_the_same(open_agency: Any) -> None:
+    async with open_agency() as agency, at(agency.proxy, read=timedelta(seconds=0.5)) as crowd:
+        _, writer = await crowd.come(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8403\r\n\r\n" * 5_000)
+        with pytest.raises(ConnectionError):
+            await crowd.go_on(writer)

@@ -11,7 +11,7 @@ import yarl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from farebox.core.host import can_be_called, canonical_host, canonical_origin
+from farebox.core.host import can_be_called, canonical_host, canonical_origin, is_loopback
 
 NUMBERS = st.one_of(
     st.integers(0, 2**32).map(str),
@@ -55,6 +55,16 @@ NUMBERS = st.one_of(
         ("[::FFFF:7f00:1]", "127.0.0.1"),
         ("[0:0::1]", "[::1]"),
         ("2001:DB8::7", "[2001:db8::7]"),
+        ("[::1%lo]", "[::1]"),
+        ("[::1%25lo]", "[::1]"),  # as RFC 6874 had it; httpx and aiohttp connect to `::1%251` as to `::1`
+        ("::1%251", "[::1]"),
+        ("[::%257]", "[::1]"),
+        ("[::ffff:127.0.0.1%251]", "127.0.0.1"),
+        ("[2001:DB8::7%4294967295]", "[2001:db8::7]"),
+        ("[fe80::1%25eth0]", "[fe80::1]"),
+        ("[::1%]", "[::1%]"),
+        ("127.0.0.1%251", "127.0.0.1%251"),
+        ("fe80::%eth0/10", "fe80::%eth0/10"),
         ("localhost.", "localhost"),
         ("*", "*"),
         ("*.Bücher.example", "*.xn--bcher-kva.example"),
@@ -143,6 +153,37 @@ def test_a_host_that_no_resolver_takes_can_not_be_called(host: str, port: int | 
 
 
 @pytest.mark.parametrize(
+    ("host", "is_it"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("shop.localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.7", False),
+        ("[fe80::1]", False),
+        ("localhost.evil.example", False),
+        ("notlocalhost", False),
+        ("shop", False),
+        ("", False),
+    ],
+)
+def test_loopback_is_what_nobody_else_can_reach(host: str, is_it: bool) -> None:
+    assert is_it is is_loopback(host)
+
+
+@pytest.mark.parametrize("zone", ["1", "7", "251", "4294967295"])
+def test_a_zone_by_its_number_leads_to_the_same_machine(zone: str) -> None:
+    [(*_, (address, *_))] = socket.getaddrinfo(f"::1%{zone}", 80, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    assert "::1" == str(address).partition("%")[0]
+    assert "[::1]" == canonical_host(f"::1%{zone}")
+
+
+@pytest.mark.parametrize(
     ("origin", "spelt"),
     [
         ("https://api.example.com:443", "https://api.example.com:443"),
@@ -150,6 +191,7 @@ def test_a_host_that_no_resolver_takes_can_not_be_called(host: str, port: int | 
         ("http://127.1:8402", "http://127.0.0.1:8402"),
         ("http://[::FFFF:127.0.0.1]:8402", "http://127.0.0.1:8402"),
         ("http://[0:0::1]:8402", "http://[::1]:8402"),
+        ("http://[::1%251]:8402", "http://[::1]:8402"),
         ("mcp", "mcp"),
         ("https://shop.example", "https://shop.example"),
     ],

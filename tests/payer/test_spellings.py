@@ -41,6 +41,10 @@ SPELLINGS = {
         ),
         ("https://192.0.2.2:443", "https://192.0.2.2:443"),
     ),
+    **dict.fromkeys(
+        ("https://[2001:db8::2%257]:443", "https://[2001:DB8::2%7]:443"),
+        ("https://[2001:db8::2]:443", "https://[2001:db8::2]:443"),
+    ),
 }
 ANY = pytest.mark.parametrize(("spelling", "plain"), [(each, plain) for each, (plain, _) in SPELLINGS.items()])
 
@@ -146,6 +150,7 @@ def test_a_redirect_to_another_spelling_is_one_to_somebody_else(world: World, as
         ("http://2130706433:8402", True),
         ("http://[::ffff:127.0.0.1]:8402", True),
         ("http://LOCALHOST.:8402", True),
+        ("http://[::1%251]:8402", True),
         ("HTTP://shop.example:80", False),
         ("http://127.0.0.1.evil.example:80", False),
         ("http://0x7f.1.evil.example:80", False),
@@ -153,6 +158,7 @@ def test_a_redirect_to_another_spelling_is_one_to_somebody_else(world: World, as
         ("http://localhost.evil.example:80", False),
         ("http://[::ffff:192.0.2.2]:80", False),
         ("http://[::127.0.0.1]:80", False),
+        ("http://[fe80::1%25lo]:80", False),
         ("http://167772167:80", False),
     ],
 )

@@ -36,6 +36,7 @@ from farebox.cli.state import write_private
 from farebox.cli.sub_purses import tell_change
 from farebox.core.budget import Budget
 from farebox.core.errors import ConfigError, UsageError
+from farebox.core.host import is_loopback
 from farebox.core.purse_token import KEY_BYTES, PurseToken
 from farebox.core.secret import Secret
 from farebox.http.buy import AsyncClient
@@ -144,9 +145,10 @@ def run_proxy(wanted: Wanted, *, wallet_url: str | None, folder: Path, log_level
 
 def _checked_public(host: str, *, allowed: bool) -> bool:
     try:
-        is_public = not ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         raise UsageError(f"--listen is an address and a port, such as {_EXAMPLE}, not a name") from None
+    is_public = not is_loopback(host)
     if is_public and not allowed:
         raise UsageError(
             f"{host} can be reached by others, and tokens go to the proxy in plain text; say --public if you mean it"

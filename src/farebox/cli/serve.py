@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence, Set
@@ -36,6 +35,7 @@ from farebox.cli.state import LiveKeyRing, key_file, made_dir
 from farebox.cli.telemetry import Watch, open_watch, warn_of_open_metrics
 from farebox.core.errors import ConfigError, StoreUnavailable
 from farebox.core.fiat import Fiat
+from farebox.core.host import is_loopback
 from farebox.core.ports import Ledger, Receiver
 from farebox.core.secret import Keys, Secret
 from farebox.http.manners import Manners
@@ -205,11 +205,7 @@ def _sold(line: RouteConfig) -> tuple[Route, Capability | AsgiApp]:
 def check_exposure(config: Config, *, sandbox_allowed: bool) -> None:
     """Refuse to sell for play money to the public. Raises ConfigError."""
     host, _ = config.address
-    try:
-        public = not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        public = host != "localhost"
-    if config.is_sandbox and public and not sandbox_allowed:
+    if config.is_sandbox and not is_loopback(host) and not sandbox_allowed:
         raise ConfigError(
             f"the sandbox moves no real money, and {host} can be reached by others; "
             "set `receiver` to your node, or say --sandbox if you mean it"

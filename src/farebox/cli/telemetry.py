@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 
 from farebox.catalog.capability import Capability
 from farebox.cli.output import tell
+from farebox.core.host import is_loopback
 from farebox.core.ports import Clock, Ledger
 from farebox.gate import Observer
 from farebox.http.request import AsgiApp
@@ -156,9 +156,8 @@ def _open_traces(stack: ExitStack | AsyncExitStack, environ: Mapping[str, str]) 
 
 def warn_of_open_metrics(host: str) -> None:
     """A line when others than this machine may read the metrics."""
-    with suppress(ValueError):
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return
+    if is_loopback(host):
+        return
     tell(
         f"warning: metrics on {host} tell what you earn to whoever reaches that address; keep it off the public net",
         style="yellow",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from farebox.cli.policy import finish_earlier, open_by_policy
 from farebox.core.allowance import Allowance
 from farebox.core.amount import Amount
 from farebox.core.errors import ConfigError, UsageError
+from farebox.core.host import is_loopback
 from farebox.core.secret import Secret
 from farebox.http.buy import AsyncClient
 from farebox.http.buyer import Buyer
@@ -95,7 +95,7 @@ def _check(wanted: Wanted) -> None:
         raise UsageError("over HTTP each caller shows a token of its own; leave out --token and FAREBOX_PURSE")
     if wanted.http is not None:
         host, _ = _address(wanted.http)
-        if not _hosts(wanted.public_url) and not _is_loopback(host):
+        if not _hosts(wanted.public_url) and not is_loopback(host):
             told = (
                 f"{host} can be reached by others; say what they call it, by --public-url https://…, with TLS in front"
             )
@@ -153,10 +153,3 @@ def _hosts(public_url: str | None) -> list[str]:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise UsageError(f"--public-url is such as https://wallet.example, not {public_url}")
     return [url.netloc.rpartition("@")[2]]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 _NUMBER: Final = re.compile(r"0x(?P<hex>[0-9a-f]+)|(?P<octal>0[0-7]*)|(?P<decimal>[1-9][0-9]*)", re.ASCII)
@@ -28,14 +28,14 @@ def canonical_host(text: str) -> str:
 
     In lower case, without the dot of the root, without spaces, in ASCII (IDNA). Numbers are read as resolvers do
     (inet_aton): `127.1`, `0x7f.1` and `[::ffff:127.0.0.1]` are `127.0.0.1`, and so are `0` and `0.0.0.0`; `[::]` is
-    `[::1]`.
+    `[::1]`. A zone is left out (RFC 9844 has none in URLs): whatever its number, `[::1%7]` leads to `[::1]`.
     """
     host = "".join(_in_ascii("".join(text.lower().split())).split())
     if len(host) > _MOST_CHARACTERS:
         return host
     if ":" in host:
         with suppress(ValueError):
-            address = IPv6Address(host.removeprefix("[").removesuffix("]"))
+            address = IPv6Address(int(IPv6Address(host.removeprefix("[").removesuffix("]"))))  # without its zone
             if address.ipv4_mapped is not None:
                 return _connected_to(address.ipv4_mapped)
             return "[::1]" if address.is_unspecified else f"[{address}]"
@@ -58,6 +58,18 @@ def can_be_called(host: str, port: int | None = None) -> bool:
     except UnicodeError:
         return False
     return port is None or 0 < port <= _MOST_PORT
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a listener or `canonical_host` has it, is this machine as nobody else can reach it.
+
+    What is not specified is none: who listens there is reached by others.
+    """
+    name = host.lower().strip("[]")
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _without_root(host: str) -> str:

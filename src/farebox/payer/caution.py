@@ -8,7 +8,6 @@ Rules
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
 
 from farebox.core.allowance import Allowance, matches
@@ -23,12 +22,12 @@ from farebox.core.errors import (
     PayeeChanged,
     PriceJumped,
 )
+from farebox.core.host import is_loopback
 from farebox.core.purse import Guards, Seen
 from farebox.payer.offer import Limits, Offer
 from farebox.payer.steps import Answered, OutgoingCall
 
-_HERE: Final = ("localhost", "*.localhost")
-_HOME: Final = (*_HERE, "*.onion", "*.test")  # reserved names, and one whose address is its key
+_HOME: Final = ("*.onion", "*.test")  # a name whose address is its key, and one that is reserved
 
 
 def check_seller(call: OutgoingCall, answer: Answered, limits: Limits, allowance: Allowance) -> None:
@@ -67,7 +66,7 @@ def check_change(offer: Offer, seen: Seen, limits: Limits, allowance: Allowance)
 
 def is_private(call: OutgoingCall) -> bool:
     """Whether nobody between can read or change what is sent: https, this machine, or a name that is a key."""
-    return not call.origin.startswith("http://") or matches(call.host, _HOME) or _is_loopback(call.host)
+    return not call.origin.startswith("http://") or matches(call.host, _HOME) or is_loopback(call.host)
 
 
 def guards_for(call: OutgoingCall, limits: Limits) -> Guards:
@@ -75,17 +74,9 @@ def guards_for(call: OutgoingCall, limits: Limits) -> Guards:
 
     This machine is many sellers, one at each port; any other host is one, or it would only have to change the port.
     """
-    is_here = matches(call.host, _HERE) or _is_loopback(call.host)
     return Guards(
         seller=HOST + call.host,
-        origin=call.origin if is_here else "",
+        origin=call.origin if is_loopback(call.host) else "",
         approval_above=limits.approval_above,
         approval_for=limits.approval_for,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

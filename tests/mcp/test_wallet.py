@@ -25,7 +25,7 @@ from farebox.dialects import L402
 from farebox.http.buy import AsyncClient
 from farebox.http.buyer import open_buyer
 from farebox.mcp import wallet_server
-from farebox.mcp.wallet import WITHIN
+from farebox.payer.broken_off import WITHIN
 from farebox.testing.buyers import Mint, ScriptedWallet
 from farebox.testing.kept_purse import KeptPurse
 from farebox.testing.market import StillClock

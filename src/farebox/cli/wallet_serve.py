@@ -38,12 +38,12 @@ from farebox.http.buy import AsyncClient
 from farebox.http.buyer import Buyer
 from farebox.http.converse import trust
 from farebox.http.forward.reach import CheckedTransport, Reach
+from farebox.payer.broken_off import WITHIN
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
 DEFAULT_HTTP: Final = "127.0.0.1:8404"
-_WITHIN: Final = timedelta(minutes=3)  # of a call as a whole, besides what is waited for by an option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ async def _serve(wanted: Wanted, buyer: Buyer, own: Allowance, reach: Reach) -> 
     async def admitted(_: object) -> Allowance:
         return own if wanted.token is None else await asyncio.to_thread(admit, wanted.token)
 
-    within = _WITHIN + timedelta(seconds=wanted.timeout_s + wanted.approval_wait_s)
+    within = WITHIN + timedelta(seconds=wanted.timeout_s + wanted.approval_wait_s)
     transport = CheckedTransport(reach, tls=trust(httpx, None))
     nothing = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # one caller's cookies are not another's
     async with AsyncClient(

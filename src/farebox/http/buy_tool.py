@@ -35,7 +35,7 @@ from farebox.http.buyer import Buyer
 from farebox.http.converse import trust
 from farebox.http.forward.reach import CheckedTransport, OutOfReach, Reach
 from farebox.payer import Bought, allowance_here
-from farebox.payer.broken_off import broken_off
+from farebox.payer.broken_off import WITHIN, broken_off
 
 FETCH: Final = (
     "Fetch a URL over HTTP. If it costs something, it is paid for by itself within the user's budget. The first lines "
@@ -44,7 +44,6 @@ FETCH: Final = (
 )
 LEFT: Final = "Tell what is left in the user's budget for paid calls. Costs nothing and changes nothing."
 
-WITHIN: Final = timedelta(minutes=3)
 _MOST_KEPT: Final = 2**20  # bytes
 _MOST_READ: Final = 64 * 2**20  # bytes; an answer that is longer is left in the middle
 _MOST_SHOWN: Final = 20_000  # characters, about what a model can take in

@@ -6,10 +6,14 @@ Only the purse can tell: what was held before paying stays held, and what was pa
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
 
 from farebox.core.errors import PaidNotServed, PaymentUnresolved, PurchaseError, StoreUnavailable
 from farebox.core.payment import DrawState
 from farebox.core.ports import Purchase, Purse
+
+WITHIN: Final = timedelta(minutes=3)  # a call of a model's, where it is not said how long it may take as a whole
 
 
 def broken_off(

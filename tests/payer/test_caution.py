@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from farebox.core.allowance import Allowance, priced_as
+from farebox.core.allowance import Allowance, priced_as, priced_for
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import Network
 from farebox.core.budget import Budget
@@ -167,6 +167,11 @@ def test_a_long_path_is_remembered_at_a_bounded_length_and_told_apart() -> None:
 
     assert one != other
     assert max(len(one), len(other)) < 300
+
+
+@pytest.mark.parametrize("path", ["/a purse:other", "/ purse:", "/" + "x" * 190 + " purse:other"])
+def test_a_path_is_not_taken_for_a_sub_purses(path: str) -> None:
+    assert ["", "purse:sub"] == [priced_for(priced_as(f"GET {path}", labels)) for labels in ((), ("purse:sub",))]
 
 
 def test_a_price_that_is_asked_about_counts_as_seen(world: World) -> None:

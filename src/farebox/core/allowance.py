@@ -13,6 +13,7 @@ from farebox.core.budget import PURSE, Window
 from farebox.core.host import canonical_host
 
 _MOST_RESOURCE: Final = 200
+_FOR: Final = f" {PURSE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +62,17 @@ def account_of(labels: Iterable[str]) -> str:
 
 def priced_as(resource: str, labels: Iterable[str]) -> str:
     """What the last price of a resource is remembered by: within each sub-purse by itself, and at a bounded length."""
-    kept = resource
-    if len(resource) > _MOST_RESOURCE:
-        kept = resource[:_MOST_RESOURCE] + sha256(resource.encode(errors="replace")).hexdigest()
+    kept = resource.replace(_FOR, f"%20{PURSE}")  # so that no path is taken for a sub-purse's
+    if len(kept) > _MOST_RESOURCE:
+        kept = kept[:_MOST_RESOURCE] + sha256(kept.encode(errors="replace")).hexdigest()
     account = account_of(labels)
     return f"{kept} {account}" if account else kept
+
+
+def priced_for(priced: str) -> str:
+    """The sub-purse that remembers what `priced_as` tells; empty for none."""
+    _, mark, name = priced.partition(_FOR)
+    return PURSE + name if mark else ""
 
 
 def matches(host: str, patterns: Iterable[str]) -> bool:

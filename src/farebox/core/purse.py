@@ -228,7 +228,10 @@ class Purse(Protocol):
         """The last price of this resource, and who was paid first at this origin."""
 
     def note_price(self, origin: str, resource: str, price: Amount, payee: bytes) -> None:
-        """Remember a price that was asked and found good; `hold` does so by itself."""
+        """Remember a price that was asked and found good; `hold` does so by itself.
+
+        Of one origin the newest 256 resources are remembered, by each sub-purse.
+        """
 
     def change_payee(self, origin: str, payee: bytes) -> None:
         """Another node is paid at this origin from now on; only a person's word for it may lead here."""

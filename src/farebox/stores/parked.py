@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, tzinfo
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from farebox.core.allowance import priced_for
 from farebox.core.amount import Amount
 from farebox.core.budget import Budget, Window
 from farebox.core.errors import ApprovalDenied, ApprovalNeeded, ConfigError, DecisionRefused, MalformedBudget
@@ -15,9 +16,11 @@ from farebox.core.purse import Approval, ApprovalState, Guards, Purchase, Seen, 
 from farebox.core.purse_token import checked_name
 from farebox.core.secret import Secret
 from farebox.stores.engine import Connection, from_ms, in_ms, span_in_ms
-from farebox.stores.purchases import approval_of, row_of, sub_purse_of
+from farebox.stores.purchases import NO_ACCOUNT, account_text, approval_of, row_of, sub_purse_of
 
 T = TypeVar("T")
+
+MOST_PRICES: Final = 256  # of an origin that each account remembers
 
 
 def needs_approval(purchase: Purchase, guards: Guards) -> bool:
@@ -72,6 +75,10 @@ class Parking(ABC):
     def note(self, tx: Connection, origin: str, resource: str, price: Amount, payee: bytes, now: datetime) -> None:
         """The same within a transaction."""
         row = {"origin": origin, "resource": resource, "price_msat": price.msat, "payee": payee, "now_ms": in_ms(now)}
+        [(known_msat, *_)] = tx.execute(self.SQL["seen"], row).fetchall()
+        if known_msat is None:
+            account = {"account": account_text(priced_for(resource)), "no_account": NO_ACCOUNT}
+            tx.execute(self.SQL["replace_oldest_price"], {**row, **account, "newer": MOST_PRICES - 1})
         tx.execute(self.SQL["note_price"], row)
         if payee:
             tx.execute(self.SQL["note_payee"], row)

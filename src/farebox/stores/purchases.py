@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime, tzinfo
+from typing import Final
 
 from farebox.core.amount import Amount
-from farebox.core.budget import Budget
+from farebox.core.budget import PURSE, Budget
 from farebox.core.exchange import Challenge
 from farebox.core.payment import DrawState
 from farebox.core.purse import Approval, ApprovalState, Purchase, SubPurse
 from farebox.core.secret import Secret
 from farebox.stores.engine import Row, from_ms, in_ms
+
+NO_ACCOUNT: Final = f" {PURSE}"
 
 
 def purchase_of(row: Row) -> Purchase:
@@ -90,6 +93,11 @@ def labels_text(labels: Iterable[str]) -> str:
 def label_text(label: str) -> str:
     """What stands in the column for one label; nothing for none."""
     return f" {label} " if label else ""
+
+
+def account_text(account: str) -> str:
+    """What stands in the column for a sub-purse; for none, what stands there for each of them begins with."""
+    return label_text(account) or NO_ACCOUNT
 
 
 def approval_of(row: Row, now: datetime) -> Approval:

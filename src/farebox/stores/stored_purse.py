@@ -21,7 +21,7 @@ from typing import Final
 
 from farebox.core.allowance import account_of, priced_as
 from farebox.core.amount import Amount
-from farebox.core.budget import PURSE, Window
+from farebox.core.budget import Window
 from farebox.core.errors import (
     ApprovalNeeded,
     OverBudget,
@@ -34,7 +34,7 @@ from farebox.core.purse import KEPT, NO_GUARDS, Guards, Purchase
 from farebox.core.secret import Secret
 from farebox.stores.engine import Connection, from_ms, in_ms, span_in_ms
 from farebox.stores.parked import Parking, needs_approval
-from farebox.stores.purchases import label_text, purchase_of, row_of
+from farebox.stores.purchases import NO_ACCOUNT, account_text, label_text, purchase_of, row_of
 from farebox.stores.statements import statements
 
 _SKEW: Final = timedelta(minutes=10)  # between our clock and the seller's
@@ -42,7 +42,6 @@ _PER_CALL_MS: Final = -1  # no instant of a purse: marks a window that counts no
 # Their types are said, because nothing else in such a row tells them.
 _WINDOW: Final = "(CAST(:since_{0}_ms AS BIGINT), CAST(:limit_{0}_msat AS BIGINT), CAST(:label_{0} AS TEXT))"
 _NO_WINDOW: Final = "(CAST(NULL AS BIGINT), CAST(NULL AS BIGINT), '')"  # a row of nothing is violated by nothing
-_NO_ACCOUNT: Final = f" {PURSE}"  # which the labels of every account begin with, as `label_text` has them
 _LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -115,8 +114,8 @@ class StoredPurse(Parking, ABC):
             "per_call": _PER_CALL_MS,
             "seller": label_text(guards.seller),
             "seller_origin": guards.origin,
-            "account": label_text(account_of(purchase.labels)) or _NO_ACCOUNT,
-            "no_account": _NO_ACCOUNT,
+            "account": account_text(account_of(purchase.labels)),
+            "no_account": NO_ACCOUNT,
             "most_in_flight": guards.most_in_flight,
             "most_unserved": guards.most_unserved,
             "unserved_since_ms": in_ms(now) - span_in_ms(guards.unserved_for),

@@ -8,11 +8,13 @@ from typing import Final
 
 import pytest
 
+from farebox.core.allowance import priced_as
 from farebox.core.amount import Amount
 from farebox.core.budget import Window
 from farebox.core.errors import ConfigError, MalformedBudget, MalformedValue, OverBudget
 from farebox.core.ports import Purchase, Purse
 from farebox.core.secret import Secret
+from farebox.stores.parked import MOST_PRICES
 from farebox.testing.market import StillClock
 from farebox.testing.purse_stage import DAY, PAYEE, PurseStage, at_once, buy, purchase
 
@@ -64,6 +66,35 @@ class PurseMemory(PurseStage):
         other = purse.seen("https://other.example:443", RESOURCE)
         assert (Amount.sats(8), OTHER_PAYEE) == (other.price, other.payee)
         assert purse.seen("https://other.example:443", "GET /other").price is None
+
+    def test_of_ever_new_paths_only_the_newest_prices_are_remembered(self, purse: Purse, clock: StillClock) -> None:
+        """So many of an origin; another price of one that is known takes the place of none, and the payee stays."""
+        other = "https://other.example:443"
+        purse.note_price(other, RESOURCE, Amount.sats(1), PAYEE)
+        paths = [f"GET /{number}" for number in range(MOST_PRICES + 3)]
+        for path in paths:
+            clock.pass_by(SECOND)
+            purse.note_price(ORIGIN, path, Amount.sats(2), OTHER_PAYEE)
+        purse.note_price(ORIGIN, paths[-1], Amount.sats(3), PAYEE)
+        assert [None] * 3 == [purse.seen(ORIGIN, path).price for path in paths[:3]]
+        assert [Amount.sats(2)] * (MOST_PRICES - 1) == [purse.seen(ORIGIN, path).price for path in paths[3:-1]]
+        assert Amount.sats(3) == purse.seen(ORIGIN, paths[-1]).price
+        assert OTHER_PAYEE == purse.seen(ORIGIN, paths[0]).payee
+        assert Amount.sats(1) == purse.seen(other, RESOURCE).price
+
+    def test_who_asks_about_ever_new_paths_has_nothing_forgotten_that_another_sub_purse_remembers(
+        self, purse: Purse, clock: StillClock
+    ) -> None:
+        """Nor what is remembered for none, whatever the paths are called."""
+        accounts: list[list[str]] = [[], ["purse:a"], ["purse:ab"]]
+        for account in accounts:
+            purse.note_price(ORIGIN, priced_as(RESOURCE, account), Amount.sats(1), PAYEE)
+        for number in range(MOST_PRICES):
+            clock.pass_by(SECOND)
+            path = f"GET /{number}" + ("", " purse:a", " purse:ab", " purse:")[number % 4]
+            purse.note_price(ORIGIN, priced_as(path, ["purse:a"]), Amount.sats(2), PAYEE)
+        told = [purse.seen(ORIGIN, priced_as(RESOURCE, account)).price for account in accounts]
+        assert [Amount.sats(1), None, Amount.sats(1)] == told
 
     def test_a_payee_that_is_not_known_pins_nobody(self, purse: Purse) -> None:
         """The first one that is known does."""

@@ -217,6 +217,20 @@ SELECT
     (SELECT seen_at_ms FROM prices WHERE origin = :origin AND resource = :resource),
     (SELECT payee FROM payees WHERE origin = :origin);
 
+-- name: replace_oldest_price
+-- Only where so many newer ones are remembered of this origin, by this account: the next one is remembered in its place,
+-- so that whoever asks about ever new paths makes nothing grow, and has nothing forgotten that another account remembers.
+-- (`:account` as in `hold`.)
+UPDATE prices
+SET resource = :resource, price_msat = :price_msat, seen_at_ms = :now_ms
+WHERE origin = :origin AND resource = (
+    SELECT resource FROM prices
+    WHERE origin = :origin
+    AND (replace(resource || ' ', :account, '') = resource || ' ') = (:account = :no_account)
+    ORDER BY seen_at_ms DESC, resource
+    LIMIT 1 OFFSET :newer
+);
+
 -- name: note_price
 -- The newest price takes the place of the last, and one that stays is not written again.
 INSERT INTO prices (origin, resource, price_msat, seen_at_ms)

@@ -27,7 +27,7 @@ from farebox.core.exchange import Wire
 from farebox.core.lazy import extra
 from farebox.core.ports import Purse, Wallet
 from farebox.http.buy_hops import Shown, Trail
-from farebox.http.buy_read import Basket, answered, digest_of, is_short_problem, target_of, with_members
+from farebox.http.buy_read import Basket, answered, can_call, digest_of, is_short_problem, target_of, with_members
 from farebox.http.buyer import Buyer, chosen_buyer
 from farebox.payer import Answered, Bought, Deliver, Drivers, NoAnswer, OutgoingCall, Send
 
@@ -89,6 +89,8 @@ with warnings.catch_warnings():
         async def _pay(
             self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> aiohttp.ClientResponse:
+            if not can_call(str(request.url)):
+                raise aiohttp.InvalidURL(request.url, "nobody can have such a host or port")
             hops = _hops.get()
             origin = target_of(str(request.url))[0]
             trail = hops[0] if hops else Trail(origin=origin)

@@ -24,6 +24,7 @@ from farebox.http.buy_hops import Shown, Trail
 from farebox.http.buy_read import (
     Basket,
     answered,
+    can_call,
     digest_of,
     is_short_problem,
     target_of,
@@ -67,6 +68,8 @@ class Adapter(BaseAdapter):
         **options: Any,
     ) -> requests.Response:
         """Send a request, and pay for its answer if need be; see requests for the options."""
+        if not can_call(str(request.url)):
+            raise requests.exceptions.InvalidURL("nobody can have such a host or port", request=request)
         origin = target_of(str(request.url))[0]
         trail = _trail_of(request) or Trail(origin=origin)
         shown = trail.at(origin)

@@ -17,14 +17,18 @@ from typing import Any
 
 import aiohttp
 import httpx
+import httpx2
 import pytest
+import requests
 
 from farebox.core.amount import Amount
 from farebox.core.errors import BodyNotReplayable, ChallengeUnreadable, OriginChanged, PaidNotServed, PaidRedirect
 from farebox.core.secret import KeyRing
 from farebox.dialects import L402, PaymentAuth, PaymentHash
 from farebox.http.buy_wire import awatch, watch
-from farebox.testing.shopping import ALL, ANSWER, CLIENTS, FACES, OTHERS, Face, Parts
+from farebox.testing.shopping import ALL, ANSWER, CLIENTS, FACES, OTHERS, SHOP, Face, Parts
+
+NO_PLACE = (httpx.InvalidURL, httpx2.InvalidURL, requests.exceptions.InvalidURL, aiohttp.InvalidURL)
 
 
 @pytest.fixture(params=ALL)
@@ -168,6 +172,38 @@ def test_a_paid_redirect_to_what_nobody_can_spell_is_held_against_the_seller(kin
 
     assert 1 == len(face.wallet.payments)
     assert face.row.undelivered_at is not None
+
+
+@pytest.mark.parametrize("kind", [*OTHERS, *CLIENTS])
+@pytest.mark.parametrize("place", ["shop.example:65979", "shop.example:0", "a..b"])  # some would call port 443
+def test_a_redirect_to_a_place_that_nobody_can_have_is_not_followed(kind: str, place: str) -> None:
+    face = Face(kind)
+    face.shop.script = [face.shop.redirects(302, f"https://{place}/"), face.shop.asks()]
+
+    with pytest.raises(NO_PLACE):
+        face.call("GET", client=face.open(follow_redirects=True))
+
+    assert ([SHOP], []) == ([str(request.url) for request in face.shop.seen], face.wallet.payments)
+
+
+@pytest.mark.parametrize("place", ["shop.example:65979", "a..b"])
+def test_a_place_that_nobody_can_have_is_neither_asked_nor_paid(face: Face, place: str) -> None:
+    with pytest.raises(NO_PLACE):
+        face.call("GET", f"https://{place}/")
+
+    assert [] == face.shop.seen
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_paid_redirect_to_a_place_that_nobody_can_have_is_paid_and_not_served(kind: str) -> None:
+    face = Face(kind)
+    face.shop.script = [face.shop.asks(), *(face.shop.redirects(302, "https://shop.example:65979/") for _ in range(9))]
+
+    with pytest.raises(PaidNotServed):
+        face.call("GET", client=face.open(follow_redirects=True))
+
+    assert 1 == len(face.wallet.payments)
+    assert {SHOP} == {str(request.url) for request in face.shop.seen}
 
 
 def test_a_redirect_is_what_was_bought_when_redirects_are_not_followed(face: Face) -> None:

@@ -179,7 +179,7 @@ def test_a_redirect_is_followed_only_where_that_is_wanted(
     assert (7 if arguments else 0) == told.returncode
 
 
-@pytest.mark.parametrize("place", ["http://a..b/", "http://xn--a/"])
+@pytest.mark.parametrize("place", ["http://a..b/", "http://xn--a/", "http://127.0.0.1:99999/"])
 def test_a_redirect_to_what_is_no_address_is_told_in_one_object(place: str, serve_app: Any, farebox: Any) -> None:
     async def moved(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 302, "headers": [(b"location", place.encode())]})
@@ -188,6 +188,7 @@ def test_a_redirect_to_what_is_no_address_is_told_in_one_object(place: str, serv
     with serve_app(moved) as url:
         told = [farebox("call", "-L", url), farebox("call", "-L", "--dry-run", url)]
     assert [(6, False)] * 2 == [(each.returncode, complaint(each)["money_moved"]) for each in told]
+    assert all("redirects to what is no address" in complaint(each)["message"] for each in told)
 
 
 def test_what_is_no_text_is_base64_in_a_json_object(serve_app: Any, farebox: Any) -> None:

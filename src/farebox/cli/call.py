@@ -37,7 +37,7 @@ from farebox.core.errors import ConfigError, PaidNotServed, PaymentUnresolved
 from farebox.core.ports import Wallet
 from farebox.core.purse import Purse
 from farebox.http.buy import Client
-from farebox.http.buy_wire import read_call
+from farebox.http.buy_wire import check_place, read_call
 from farebox.http.buyer import Buyer
 from farebox.http.converse import trust
 from farebox.payer import Bought
@@ -149,7 +149,9 @@ def _believed() -> ssl.SSLContext | bool:
 
 def open_plain(wanted: Wanted, told: Told) -> httpx.Client:
     """A client that pays for nothing."""
-    return httpx.Client(**client_options(wanted, told))
+    client = httpx.Client(**client_options(wanted, told))
+    client.event_hooks["request"].append(check_place)
+    return client
 
 
 def _unpaid(client: httpx.Client, request: httpx.Request) -> httpx.Response:
@@ -184,10 +186,10 @@ def network_told(wanted: Wanted) -> Iterator[None]:
 
 @contextmanager
 def spelt() -> Iterator[None]:
-    """Sending: a redirect to a host or port that nobody can have raises InvalidURL, whatever the system calls it."""
+    """Sending: a redirect to a host or port that nobody can have raises InvalidURL, which says that it was one."""
     try:
         yield
-    except (UnicodeError, OverflowError) as error:
+    except (UnicodeError, httpx.InvalidURL) as error:
         raise httpx.InvalidURL(f"the server redirects to what is no address: {error}") from None
 
 

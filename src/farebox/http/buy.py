@@ -25,7 +25,7 @@ from farebox.core.amount import Amount
 from farebox.core.budget import Budget
 from farebox.core.ports import Purchase, Purse, Wallet
 from farebox.http.buy_drive import Exchange, Heard, aflow, flow
-from farebox.http.buy_wire import library_of, of_library
+from farebox.http.buy_wire import check_place, library_of, of_library
 from farebox.http.buyer import Buyer, Terms, chosen_buyer
 from farebox.payer import NoAnswer, Offer, Telling
 
@@ -149,6 +149,10 @@ class Paying(_Blocking):
                 raise
             return NoAnswer(reason=type(error).__name__)
 
+    def _send_single_request(self, request: httpx.Request) -> httpx.Response:
+        check_place(request)  # also of each hop of a redirect, which nothing public shows
+        return super()._send_single_request(request)
+
     def close(self) -> None:
         """Close the connections, and the purse if it was opened here."""
         super().close()
@@ -234,6 +238,10 @@ class PayingAsync(_Awaiting):
             if not exchange.is_owed:
                 raise
             return NoAnswer(reason=type(error).__name__)
+
+    async def _send_single_request(self, request: httpx.Request) -> httpx.Response:
+        check_place(request)  # as in Paying
+        return await super()._send_single_request(request)
 
     async def aclose(self) -> None:
         """Close the connections, and the purse if it was opened here."""

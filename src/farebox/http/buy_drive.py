@@ -12,7 +12,18 @@ from typing import TypeVar
 import httpx
 
 from farebox.core.errors import PaidNotServed
-from farebox.http.buy_wire import adrop, ahear, awatch, drop, hear, library_of, read_call, watch, with_proof
+from farebox.http.buy_wire import (
+    adrop,
+    ahear,
+    awatch,
+    check_place,
+    drop,
+    hear,
+    library_of,
+    read_call,
+    watch,
+    with_proof,
+)
 from farebox.payer import Answered, Bought, Deliver, Drivers, NoAnswer, Send, Telling
 
 T = TypeVar("T")
@@ -28,6 +39,7 @@ class Exchange:
     """
 
     def __init__(self, request: httpx.Request, *, whole: bool, keeps_proofs: bool = False) -> None:
+        check_place(request)
         self.request = request
         self.call = read_call(request, keeps_proofs=keeps_proofs)
         self.whole = whole

@@ -20,6 +20,7 @@ from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
 from farebox.core.errors import MalformedValue
 from farebox.core.exchange import Json, Wire
+from farebox.core.host import can_be_called
 from farebox.dialects.canonical_json import read_object
 from farebox.payer import Answered
 
@@ -41,6 +42,15 @@ def target_of(url: str) -> tuple[str, str, str]:
     parts = urlsplit(url)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
     return origin_of(parts.scheme, parts.hostname or "", parts.port), urlunsplit(bare), parts.path
+
+
+def can_call(url: str) -> bool:
+    """Whether anybody can have the host and the port of an absolute URL."""
+    try:
+        parts = urlsplit(url)
+        return can_be_called(parts.hostname or "", parts.port)
+    except ValueError:
+        return False
 
 
 def with_query(url: str, query: Iterable[tuple[str, str]]) -> str:

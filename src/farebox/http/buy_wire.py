@@ -20,6 +20,7 @@ from typing import Final, TypeVar, cast
 import httpx
 
 from farebox.core.exchange import Wire
+from farebox.core.host import can_be_called
 from farebox.http.buy_read import Basket, answered, digest_of, is_short_problem, origin_of, with_members
 from farebox.payer import Answered, OutgoingCall
 
@@ -93,6 +94,12 @@ def read_call(request: httpx.Request, *, keeps_proofs: bool = False) -> Outgoing
         digest=digest,
         keeps_proofs=keeps_proofs,
     )
+
+
+def check_place(request: httpx.Request) -> None:
+    """Raises the library's InvalidURL for a host or port that nobody can have: some systems take 65616 for port 80."""
+    if not can_be_called(request.url.raw_host.decode("ascii"), request.url.port):
+        raise library_of(request).InvalidURL("nobody can have such a host or port")
 
 
 def _origin(url: httpx.URL) -> str:

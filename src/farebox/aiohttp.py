@@ -44,6 +44,7 @@ _DECODED: Final = frozenset(("gzip", "deflate", "br", "zstd"))
 _LOST: Final = (aiohttp.ClientError, OSError)
 
 _hops: ContextVar[list[Trail]] = ContextVar("farebox_hops")  # of the call that is being made: none before its first
+_follows: ContextVar[bool] = ContextVar("farebox_follows")  # whether redirects of the call are followed
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # inheriting is discouraged; it closes what was opened here
@@ -81,10 +82,12 @@ with warnings.catch_warnings():
             outer = options.pop("middlewares", None)
             options["middlewares"] = (*(self._outer if outer is None else outer), self._pay)
             call = _hops.set([])
+            follows = _follows.set(options.get("allow_redirects", True))
             try:
                 return await super()._request(*given, **options)
             finally:
                 _hops.reset(call)
+                _follows.reset(follows)
 
         async def _pay(
             self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -97,11 +100,15 @@ with warnings.catch_warnings():
             hops[:] = [trail]
             shown = trail.at(origin)
             if shown is not None:
-                return await _show_again(request, shown, handler)
-            exchange = _Exchange(request, await _replayable(request), named=trail.origin)
-            response = await _buy(self.buyer, exchange, handler)
-            if response.status in _REDIRECTS:
-                trail.shown = exchange.shown
+                response = await _show_again(request, shown, handler)
+            else:
+                exchange = _Exchange(request, await _replayable(request), trail)
+                response = await _buy(self.buyer, exchange, handler)
+                trail.owed = exchange.owed or trail.owed
+                if response.status in _REDIRECTS:
+                    trail.shown = exchange.shown
+            if not _is_followed(response) and (owed := trail.delivers(response.status)) is not None:
+                await _watch(response, self.buyer.drivers, owed)
             return response
 
         async def close(self) -> None:
@@ -117,11 +124,12 @@ with warnings.catch_warnings():
 class _Exchange:
     """One call as the middleware sees it: the request, and the answer heard last."""
 
-    def __init__(self, request: aiohttp.ClientRequest, body: bytes | None, *, named: str) -> None:
+    def __init__(self, request: aiohttp.ClientRequest, body: bytes | None, trail: Trail) -> None:
         self.request = request
         self.body = body
         self.response: aiohttp.ClientResponse | None = None
         self.shown: Shown | None = None
+        self.owed: Deliver | None = None
         self._proof: Wire | None = None
         self.origin, url, path = target_of(str(request.url))
         self._headers, self._url = request.headers.copy(), request.url
@@ -130,7 +138,12 @@ class _Exchange:
             return None if body is None else digest_of(request.method, url, self._headers, body)
 
         self.call = OutgoingCall(
-            origin=named, url=url, method=request.method, path=path, digest=digest, strays=self.origin != named
+            origin=trail.origin,
+            url=url,
+            method=request.method,
+            path=path,
+            digest=digest,
+            strays=trail.strays(self.origin),
         )
 
     @property
@@ -169,6 +182,9 @@ async def _buy(buyer: Buyer, exchange: _Exchange, handler: aiohttp.ClientHandler
             match step:
                 case Send():
                     telling.reply(await _send_one(exchange, step, handler))
+                case Deliver() if _is_followed(exchange.answer):
+                    exchange.owed = step
+                    telling.reply(None)
                 case Deliver():
                     await _watch(exchange.answer, drivers, step)
                     telling.reply(None)
@@ -203,6 +219,12 @@ async def _show_again(
         response.close()
         raise shown.refused(str(request.url))
     return _carrying(response, shown.bought)
+
+
+def _is_followed(response: aiohttp.ClientResponse) -> bool:
+    """Whether aiohttp goes where it leads."""
+    leads = response.headers.get("location") or response.headers.get("uri")
+    return _follows.get() and bool(leads) and response.status in _REDIRECTS
 
 
 def _carrying(response: aiohttp.ClientResponse, bought: Bought) -> aiohttp.ClientResponse:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Final, Unpack
 
 from farebox.core.exchange import Wire
@@ -44,6 +45,8 @@ _LENGTHS: Final = ("Content-Length", "Transfer-Encoding")
 _PART_BYTES: Final = 8192
 _SILENCE_S: Final = 10.0
 _LOST: Final = (requests.RequestException, HTTPError, OSError)
+
+_follows: ContextVar[bool] = ContextVar("farebox_follows", default=False)  # whether redirects of this call are followed
 
 
 class Adapter(BaseAdapter):
@@ -76,12 +79,14 @@ class Adapter(BaseAdapter):
         if shown is not None:
             response = self._show_again(request, shown, options)
         else:
-            exchange = _Exchange(request, named=trail.origin, whole=not stream)
+            exchange = _Exchange(request, trail, whole=not stream)
             response = self._buy(exchange, options)
-            trail = Trail(origin=trail.origin, shown=exchange.shown)
+            trail = Trail(origin=trail.origin, shown=exchange.shown, owed=exchange.owed or trail.owed)
         response.connection = self  # type: ignore[assignment] # an auth of the caller's sends again through it
         if response.is_redirect:
             request.hooks = _Redirected(request, trail)
+        if not _is_followed(response) and (owed := trail.delivers(response.status_code)) is not None:
+            _watch(response.raw, self.buyer, owed)
         return response
 
     def _buy(self, exchange: _Exchange, options: dict[str, Any]) -> requests.Response:
@@ -112,6 +117,9 @@ class Adapter(BaseAdapter):
             return NoAnswer(reason=type(error).__name__)
 
     def _deliver(self, exchange: _Exchange, step: Deliver) -> NoAnswer | None:
+        if _is_followed(exchange.answer):
+            exchange.owed = step
+            return None
         if not exchange.whole:
             _watch(exchange.answer.raw, self.buyer, step)
             return None
@@ -156,6 +164,14 @@ class Session(requests.Session):
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """What requests calls, also for each hop of a redirect that it follows."""
+        call = _follows.set(_follows.get() or options.get("allow_redirects", True))
+        try:
+            return super().send(request, **options)
+        finally:
+            _follows.reset(call)
+
 
 # --- one call ---------------------------------------------------------------------------------------------------------
 
@@ -163,11 +179,12 @@ class Session(requests.Session):
 class _Exchange:
     """One call as the adapter sees it: the request, and the answer heard last."""
 
-    def __init__(self, request: requests.PreparedRequest, *, named: str, whole: bool) -> None:
+    def __init__(self, request: requests.PreparedRequest, trail: Trail, *, whole: bool) -> None:
         self.request = request
         self.whole = whole
         self.response: requests.Response | None = None
         self.shown: Shown | None = None
+        self.owed: Deliver | None = None
         self.came_empty = False  # and may have been cut off in its head; if it comes so twice, it is the answer
         self._proof: Wire | None = None
         origin, url, path = target_of(str(request.url))
@@ -176,7 +193,9 @@ class _Exchange:
         def digest() -> bytes | None:
             return None if body is None else digest_of(method, url, _as_text(request.headers), body)
 
-        self.call = OutgoingCall(origin=named, url=url, method=method, path=path, digest=digest, strays=origin != named)
+        self.call = OutgoingCall(
+            origin=trail.origin, url=url, method=method, path=path, digest=digest, strays=trail.strays(origin)
+        )
 
     @property
     def answer(self) -> requests.Response:
@@ -198,6 +217,11 @@ class _Exchange:
         if self._proof is not None and not bought.reused:
             self.shown = Shown(proof=self._proof, bought=bought)
         return _carrying(self.answer, bought)
+
+
+def _is_followed(response: requests.Response) -> bool:
+    """Whether the session goes where it leads."""
+    return _follows.get() and response.is_redirect and bool(response.headers["location"])
 
 
 def _carrying(response: requests.Response, bought: Bought) -> requests.Response:

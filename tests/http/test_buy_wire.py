@@ -144,9 +144,7 @@ def test_a_redirect_of_the_paid_request_within_the_origin_keeps_the_proof(face: 
     assert face.shop.proofs()[1] == face.shop.proofs()[2]
 
 
-@pytest.mark.parametrize("kind", [*FACES, *CLIENTS[2:]])
-def test_a_paid_redirect_to_what_costs_by_itself_is_told_and_still_there_for_who_follows_none(kind: str) -> None:
-    face = Face(kind)
+def test_a_paid_redirect_to_what_costs_by_itself_is_told_and_still_there_for_who_follows_none(face: Face) -> None:
     face.shop.script = [face.shop.asks(), face.shop.redirects(307, "/v2/dvm"), face.shop.asks()]
     following = face.open(follow_redirects=True)
     for _ in range(3):  # the third would be refused if the seller were thought to have taken money for nothing
@@ -159,6 +157,68 @@ def test_a_paid_redirect_to_what_costs_by_itself_is_told_and_still_there_for_who
     answer = face.call(client=face.open())
 
     assert (307, True) == (answer.status_code, answer.extensions["farebox"].replayed)
+    assert 1 == len(face.wallet.payments)
+
+
+@pytest.mark.parametrize("to", ["/v2/dvm", "https://other.example/"])
+def test_a_paid_redirect_is_served_when_what_it_leads_to_has_come(face: Face, to: str) -> None:
+    for number in (1, 2):
+        face.purse.rows.clear()
+        face.shop.script = [face.shop.asks(), face.shop.redirects(307, to), face.shop.answers()]
+
+        assert face.call(client=face.open(follow_redirects=True)).json() == ANSWER
+
+        assert (number, True) == (len(face.wallet.payments), face.row.served)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("broken", [503, 402])
+def test_a_paid_redirect_that_leads_to_no_answer_is_not_paid_again(kind: str, broken: int) -> None:
+    face = Face(kind)
+    client = face.open(follow_redirects=True)
+    face.shop.script = [face.shop.asks(), face.shop.redirects(307, "/v2"), face.shop.problem(broken, "broken")]
+    with suppress(PaidRedirect):
+        assert broken == face.call(client=client).status_code
+    assert not face.row.served
+    face.shop.script = [face.shop.redirects(307, "/v2"), face.shop.answers()]
+
+    answer = face.call(client=client)
+
+    assert (ANSWER, True) == (answer.json(), answer.extensions["farebox"].replayed)
+    assert (1, True) == (len(face.wallet.payments), face.row.served)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_redirect_that_was_paid_for_after_another_one_is_not_paid_again(kind: str) -> None:
+    face = Face(kind)
+    client = face.open(follow_redirects=True)
+    face.shop.script = [
+        face.shop.redirects(307, "/v2"),
+        face.shop.asks(),
+        face.shop.redirects(307, "/v3"),
+        face.shop.asks(),
+    ]
+    with pytest.raises(PaidRedirect):
+        face.call(client=client)
+    face.shop.script = [face.shop.redirects(307, "/v2"), face.shop.redirects(307, "/v3"), face.shop.answers()]
+
+    assert ANSWER == face.call(client=client).json()
+    assert (1, True) == (len(face.wallet.payments), face.row.served)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_paid_redirect_that_leads_back_by_another_origin_is_not_paid_again(kind: str) -> None:
+    face = Face(kind)
+    face.shop.script = [
+        face.shop.asks(),
+        face.shop.redirects(307, "https://evil.example/"),
+        face.shop.redirects(307, SHOP + "/v2"),
+        face.shop.asks(),
+    ]
+
+    with pytest.raises(OriginChanged):
+        face.call(client=face.open(follow_redirects=True))
+
     assert 1 == len(face.wallet.payments)
 
 

@@ -4,15 +4,20 @@ Rules
 1. Only the origin that the caller named is paid, whatever a redirect led to.
 2. A proof that was answered with a redirect goes along within the origin, and is lost for good outside of it.
 3. One call is paid once: a hop that goes with a proof is never bought.
+4. A redirect that was paid for is served, where it is followed, when what it leads to is: one that leads to what costs
+   is shown its proof again by the same call, and not paid again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from farebox.core.errors import PaidRedirect
 from farebox.core.exchange import Wire
-from farebox.payer import Bought
+from farebox.payer import Bought, Deliver
+
+_FAILURES: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +40,25 @@ class Shown:
 
 @dataclass(slots=True, kw_only=True)
 class Trail:
-    """How a request came about. origin: the one that the caller named. shown: the proof that goes along."""
+    """How a request came about. origin: the one that the caller named. shown: the proof that goes along.
+
+    owed: what to tell the purse when what a paid redirect leads to has come.
+    """
 
     origin: str
     shown: Shown | None = None
+    owed: Deliver | None = None
 
     def at(self, origin: str) -> Shown | None:
         """The proof for a hop to this origin."""
         if origin != self.origin:
             self.shown = None
         return self.shown
+
+    def strays(self, origin: str) -> bool:
+        """Whether nothing is paid for a hop to this origin: it is another one, or what led there was paid for."""
+        return origin != self.origin or self.owed is not None
+
+    def delivers(self, status: int) -> Deliver | None:
+        """What to tell the purse when this answer, which is no redirect, has come whole; a failure serves nobody."""
+        return self.owed if status < _FAILURES else None

@@ -200,6 +200,7 @@ def test_a_redirect_that_was_paid_for_after_another_one_is_not_paid_again(kind: 
     ]
     with pytest.raises(PaidRedirect):
         face.call(client=client)
+    assert not face.row.served
     face.shop.script = [face.shop.redirects(307, "/v2"), face.shop.redirects(307, "/v3"), face.shop.answers()]
 
     assert ANSWER == face.call(client=client).json()

@@ -44,7 +44,7 @@ _PAYMENT_REQUIRED: Final = 402
 _LENGTHS: Final = ("Content-Length", "Transfer-Encoding")
 _PART_BYTES: Final = 8192
 _SILENCE_S: Final = 10.0
-_LOST: Final = (requests.RequestException, HTTPError, OSError)
+_LOST: Final = (requests.RequestException, HTTPError, OSError, ValueError)  # the last for a chunk of less than nothing
 
 _follows: ContextVar[bool] = ContextVar("farebox_follows", default=False)  # whether redirects of this call are followed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 from pathlib import Path
 
 import httpx
@@ -247,3 +248,16 @@ def test_a_note_is_not_read_from_where_a_link_leads(tmp_path: Path) -> None:
     note.rename(tmp_path / "elsewhere")
     note.symlink_to(tmp_path / "elsewhere")
     assert ASKED is Download(tmp_path / "book", key="k", resume=True).asking(ASKED)
+
+
+def test_a_disk_that_is_full_is_seen_with_the_part_for_which_it_has_no_room(tmp_path: Path) -> None:
+    """Not at the end, when the answer counts as served."""
+    download = Download(tmp_path / "book", key="k", resume=False)
+    assert download.begins(answer())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3, before[1]))
+        with pytest.raises(ConfigError, match="can't write"):
+            download.take(b"abcd")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -119,3 +119,9 @@ def test_a_large_file_is_the_same_call_as_its_bytes(tmp_path: Path) -> None:
     digest = read_call(from_disk).digest
     assert digest is not None
     assert digest == read_call(in_memory).digest
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
+def test_how_long_the_body_is_can_not_be_said(name: str) -> None:
+    with pytest.raises(UsageError, match="leave it out"):
+        read_request(wanted(headers=(f"{name}: 3",)))

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.core.allowance import UNNARROWED, Allowance, matches
+from farebox.core.allowance import UNNARROWED, Allowance, host_patterns, matches
 from farebox.core.amount import Amount
 from farebox.core.budget import Window
+from farebox.core.errors import MalformedValue
 
 PATTERNS = st.sampled_from(["*", "a.example", "*.example", "*.a.example", "[::1]", "127.0.0.1"])
 ALLOWANCES = st.builds(
@@ -79,3 +80,27 @@ def test_both_at_once_allow_what_each_allows_and_nothing_more(one: Allowance, ot
     assert one.labels | other.labels == both.labels
     mosts = [most for most in (one.most, other.most) if most is not None]
     assert (min(mosts) if mosts else None) == both.most
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "127.0.0.1:8402",
+        "http://127.0.0.1",
+        "127.0.0.0/8",
+        "localhost 127.0.0.1",
+        "a;b",
+        "a,b",
+        "me@a",
+        "",
+        "[::1]:8402",
+    ],
+)
+def test_a_pattern_that_no_host_could_match_is_refused_instead_of_matching_none(pattern: str) -> None:
+    with pytest.raises(MalformedValue, match="without scheme"):
+        host_patterns([pattern])
+
+
+@pytest.mark.parametrize("pattern", ["*", "*.example.com", "a.example.com.", "127.1", "::1", "[::1]", "api-*.example"])
+def test_a_text_alone_is_one_pattern(pattern: str) -> None:
+    assert (pattern,) == host_patterns(pattern) == host_patterns([pattern])

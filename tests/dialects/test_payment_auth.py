@@ -521,3 +521,10 @@ def test_a_foreign_receipt_is_read_and_one_for_another_method_is_not() -> None:
 def test_a_receipt_that_can_t_be_read_is_malformed(wire: Wire) -> None:
     with pytest.raises(MalformedChallenge):
         PaymentAuth().read_receipt(wire)
+
+
+def test_a_parameter_that_is_no_text_is_not_sent_back() -> None:
+    """Some libraries have bytes of a header that are none as halves of surrogate pairs."""
+    credential = replace(sample_credential(issue()), parameters=(("id", "\udcff"), ("realm", REALM)))
+    with pytest.raises(MalformedCredential):
+        seller().write_credential(credential)

@@ -22,9 +22,17 @@ import pytest
 import requests
 
 from farebox.core.amount import Amount
-from farebox.core.errors import BodyNotReplayable, ChallengeUnreadable, OriginChanged, PaidNotServed, PaidRedirect
+from farebox.core.errors import (
+    BodyNotReplayable,
+    ChallengeUnreadable,
+    OriginChanged,
+    PaidNotServed,
+    PaidRedirect,
+    StoreUnavailable,
+)
 from farebox.core.secret import KeyRing
 from farebox.dialects import L402, PaymentAuth, PaymentHash
+from farebox.http.buy_read import is_short_problem
 from farebox.http.buy_wire import awatch, watch
 from farebox.testing.shopping import ALL, ANSWER, CLIENTS, FACES, OTHERS, SHOP, Face, Parts
 
@@ -463,6 +471,40 @@ def test_events_are_whole_with_their_last_line_and_told_so_once(parts: tuple[byt
 )
 def test_what_only_looks_like_the_last_line_of_events_ends_nothing(parts: tuple[bytes, ...], is_async: bool) -> None:
     assert told_of(*parts, is_async=is_async) == ["broken"]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "awaiting"])
+def test_a_connection_that_breaks_behind_the_last_line_of_events_just_ends(is_async: bool) -> None:
+    """Whoever heard of a break would ask again, and the purse knows of nothing any more that it could show."""
+
+    async def ignored() -> None: ...
+
+    stream = Torn(b"data: a\n\n", b"data: [DONE]\n\n")
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=stream)
+    if is_async:
+        awatch(response, ignored, ignored)
+        assert b"".join(stream.parts) == asyncio.run(response.aread())
+    else:
+        watch(response, lambda: None, lambda: None)
+        assert b"".join(stream.parts) == response.read()
+
+
+def test_a_purse_that_fails_at_the_end_of_events_is_told_of_all_the_same() -> None:
+    def fail() -> None:
+        raise StoreUnavailable("locked")
+
+    stream = Torn(b"data: [DONE]\n\n")
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=stream)
+    watch(response, fail, fail)
+    with pytest.raises(StoreUnavailable):
+        response.read()
+
+
+@pytest.mark.parametrize("length", ["0" * 5000, "9" * 5000, "\u0663", "-1", "1 ", "", "65537"])
+def test_a_problem_of_a_length_that_is_none_is_left_to_its_caller(length: str) -> None:
+    kind = {"content-type": "application/problem+json"}
+    assert not is_short_problem(404, {**kind, "content-length": length})
+    assert is_short_problem(404, {**kind, "content-length": "65536"})
 
 
 @pytest.mark.parametrize("headers", [{"content-type": "text/plain"}, {"content-encoding": "identity"}])

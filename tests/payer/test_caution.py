@@ -25,6 +25,7 @@ from farebox.core.errors import (
 from farebox.core.payment import DrawState
 from farebox.core.ports import Unresolved
 from farebox.payer import AskApproval, Bought, Limits, Offer, OutgoingCall, Wait
+from farebox.stores.parked import MOST_PARKED
 from farebox.testing.purchases import World
 
 IN_FLIGHT = Unresolved(reason="in flight")
@@ -261,6 +262,16 @@ def test_whoever_decides_is_asked_once_and_may_say_yes_at_once(world: World) -> 
     assert buy(world, approval_above=Amount.sats(20)).paid
     assert 1 == len(world.told(AskApproval))
     assert [] == world.told(Wait)
+
+
+def test_a_call_beside_which_too_many_wait_for_a_word_is_refused_at_once(world: World) -> None:
+    for number in range(MOST_PARKED):
+        with pytest.raises(ApprovalNeeded):
+            buy(world, body=b"%d more" % number, approval_above=Amount.sats(20))
+    waits = len(world.told(Wait))
+    with pytest.raises(ApprovalNeeded, match=f"{MOST_PARKED} calls wait") as refusal:
+        buy(world, approval_above=Amount.sats(20), approval_patience=timedelta(hours=1))
+    assert (False, waits) == (refusal.value.money_moved, len(world.told(Wait)))
 
 
 def test_a_call_waits_for_the_word_as_long_as_it_may(world: World) -> None:

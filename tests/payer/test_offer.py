@@ -231,6 +231,11 @@ def test_an_invoice_that_lets_the_money_be_held_for_days_is_refused() -> None:
     assert longest == choose(told(challenge(longest))).invoice
     assert "161 blocks" in refused(told(challenge(longer)))
 
+    week, more = (MINT.invoice(expires_in=timedelta(days=7, seconds=seconds)) for seconds in (0, 1))
+
+    assert week == choose(told(challenge(week))).invoice
+    assert "7 days" in refused(told(challenge(more)))
+
 
 @given(position=st.integers(0, 10_000), character=st.sampled_from("qpzry9x8gf2tvdw0s3jn54khce6mua7l1bB"))
 def test_an_invoice_that_was_changed_anywhere_is_refused(position: int, character: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -324,3 +326,20 @@ def test_the_books_of_both_sides_are_json_in_a_pipe_and_hold_no_secret(shop: Any
     assert 999_979_000 == first["wallet"]["balance_msat"]
     password = wallet_url.removeprefix("phoenixd+http://:").partition("@")[0]
     assert not any(password in each.stdout + each.stderr for each in told.values())
+
+
+def test_what_is_packed_without_being_asked_for_is_given_as_it_came(serve_app: Any, farebox: Any) -> None:
+    """A few bytes that unfold to gigabytes fill nothing."""
+    packed, heard = gzip.compress(bytes(2**20)), []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        heard.append(dict(scope["headers"]).get(b"accept-encoding"))
+        headers = [(b"content-encoding", b"gzip"), (b"content-length", b"%d" % len(packed))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": packed})
+
+    with serve_app(app) as url:
+        told = json.loads(farebox("call", url, "--json").stdout)
+        assert 0 == farebox("call", url, "-H", "accept-encoding: gzip", "-o", "packed").returncode
+    assert (len(packed), packed) == (told["size"], b64decode(told["body_base64"]))
+    assert [b"identity", b"gzip"] == heard

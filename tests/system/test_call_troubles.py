@@ -92,7 +92,7 @@ def call(shop: Any, wallet: str, farebox: Any) -> Any:
 @pytest.fixture
 def spent(farebox: Any) -> Any:
     """What all calls together have cost, in millisatoshis."""
-    return lambda: 500_000 - json.loads(farebox("budget", FAREBOX_STATE="buyer").stdout)["left_msat"]
+    return lambda: 500_000 - json.loads(farebox("budget", FAREBOX_STATE="buyer").stdout.splitlines()[0])["left_msat"]
 
 
 def test_a_payment_of_which_the_wallet_can_not_tell_is_waited_for_and_then_served(
@@ -120,11 +120,14 @@ def test_when_the_patience_ends_it_says_so_with_5_and_the_same_call_finds_the_pa
     assert 21_000 == spent()
 
 
+@pytest.mark.parametrize("of_a_token", [False, True])
 def test_ctrl_c_while_paying_says_that_it_may_still_go_through_and_the_same_call_finds_it(
-    call: Any, line: Line, shop: Any, wallet: str, spent: Any, start_farebox: Any
+    call: Any, line: Line, shop: Any, wallet: str, spent: Any, start_farebox: Any, farebox: Any, of_a_token: bool
 ) -> None:
+    made = farebox("purse", "add", "agent", "--limit", "100 sat/day", FAREBOX_STATE="buyer").stdout
+    named = ("--purse", made.strip()) if of_a_token else ()
     line.silent = True
-    process = start_farebox("call", shop.url, "-d", "hello", FAREBOX_WALLET=wallet, FAREBOX_STATE="buyer")
+    process = start_farebox("call", shop.url, "-d", "hello", *named, FAREBOX_WALLET=wallet, FAREBOX_STATE="buyer")
     assert line.paying.wait(PATIENCE_S)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
@@ -134,7 +137,7 @@ def test_ctrl_c_while_paying_says_that_it_may_still_go_through_and_the_same_call
     assert said["next_step"].startswith("Make the same call again")
 
     line.silent = False
-    again = call("-d", "hello")
+    again = call("-d", "hello", *named)
     assert 0 == again.returncode, again
     assert 21_000 == spent()
 
@@ -266,3 +269,26 @@ def test_every_command_for_which_the_disk_has_no_room_says_so_in_one_line(
     (line,) = told.splitlines()
     assert 1 == code
     assert "No space left" in json.loads(line)["detail"]
+
+
+@pytest.mark.parametrize("arguments", [("budget",), ("--version",), ("call", "http://127.0.0.1:9/")])
+def test_a_standard_output_that_is_closed_is_told_in_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import os, sys; os.close(1); os.execv(sys.argv[1], sys.argv[1:])"]
+    farebox = str(Path(sys.executable).with_name("farebox"))
+    ran = subprocess.run(
+        [*command, farebox, *arguments], stderr=subprocess.PIPE, timeout=PATIENCE_S, cwd=tmp_path, check=False
+    )
+    (line,) = ran.stderr.splitlines()
+    assert (1, False) == (ran.returncode, json.loads(line)["money_moved"])
+    assert "standard output is closed" in json.loads(line)["detail"]
+
+
+def test_a_standard_input_that_is_closed_is_an_empty_one(farebox: Any, writer_url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"]
+    program = str(Path(sys.executable).with_name("farebox"))
+    ran = subprocess.run(
+        [*command, program, "call", writer_url, "-d", "@-"],
+        capture_output=True, timeout=PATIENCE_S, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert b"Traceback" not in ran.stderr
+    assert 0 == ran.returncode, ran

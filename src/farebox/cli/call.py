@@ -264,7 +264,7 @@ class Taking:
             self._told.say("the answer broke off; asking for it again with the same proof")
 
     def _read(self, answer: httpx.Response, place: Place) -> None:
-        parts = answer.iter_raw() if "accept-encoding" in answer.request.headers else answer.iter_bytes()
+        parts = answer.iter_bytes() if answer.is_stream_consumed else answer.iter_raw()  # as it came
         if not isinstance(place, Download):
             for part in parts:
                 place.take(part)

@@ -232,6 +232,7 @@ class Download:
         try:
             if self._opened is not None:
                 self._opened.write(part)
+                self._opened.flush()  # so that a full disk is seen before the answer counts as served
         except OSError as error:
             raise self._unwritable(error) from None
         self.size += len(part)

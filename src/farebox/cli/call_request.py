@@ -25,6 +25,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _METHOD: Final = re.compile(r"[A-Za-z][A-Za-z-]{0,31}")
 _MOST_IN_MEMORY: Final = 1024 * 1024  # of a body; a larger file is sent from where it is
+_USUAL: Final = (("accept", "*/*"), ("accept-encoding", "identity"), ("user-agent", "farebox"))
 _PROBE: Final = ("prefer", "l402=require")  # has a seller that knows it name its price, and count no free call
 
 
@@ -72,7 +73,7 @@ def read_request(wanted: Wanted, *, probing: bool = False) -> httpx.Request:
         start = body if isinstance(body, bytes) else next(iter(body), b"")
         kind = "application/json" if start.lstrip()[:1] in (b"{", b"[") else "text/plain; charset=utf-8"
         headers.append(("content-type", kind))
-    headers += [pair for pair in (("accept", "*/*"), ("user-agent", "farebox")) if pair[0] not in given]
+    headers += [pair for pair in _USUAL if pair[0] not in given]
     if probing:
         headers.append(_PROBE)
     method = (wanted.method or ("GET" if body is None else "POST")).upper()
@@ -119,6 +120,8 @@ def _header(line: str) -> tuple[str, str]:
     name, value = name.strip(), value.strip()
     if not colon or not _NAME.fullmatch(name):
         raise MalformedValue(f'a header is "Name: value", not {name[:20]!r}')
+    if name.lower() in ("content-length", "transfer-encoding"):
+        raise UsageError(f"{name} is what the body says; leave it out. Nothing was sent")
     if not value.isascii():
         raise MalformedValue(f"the header {name} has letters that can't be sent; encode them")
     return name, value

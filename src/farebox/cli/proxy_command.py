@@ -23,8 +23,10 @@ def proxy(
     wallet: WalletUrl = None,
     purse: Annotated[str, typer.Option(help="The sub-purse that is spent from; made if it is not there.")] = "proxy",
     limit: Annotated[
-        str | None,
-        typer.Option(help="Of that purse from now on, such as '100 sat/day'. (default: as it was, or --budget)"),
+        list[str] | None,
+        typer.Option(
+            help="Of that purse from now on, such as '100 sat/day'; may be repeated. (default: as it was, or --budget)"
+        ),
     ] = None,
     budget: BudgetText = "500 sat/day",
     most: MostOfEach = None,
@@ -60,8 +62,8 @@ def proxy(
         from farebox.cli.proxy import Wanted, run_proxy
 
         wanted = Wanted(
-            purse=purse, limit=limit, budget=budget, most=most, approve_above=approve_above,
-            approval_wait_s=approval_wait_s, listen=listen,
+            purse=purse, limit=", ".join(limit) if limit else None, budget=budget, most=most,
+            approve_above=approve_above, approval_wait_s=approval_wait_s, listen=listen,
             public=public, authority=authority or bool(domains), domains=tuple(domains or ()), allow=tuple(allow or ()),
             allow_private=allow_private, deny=tuple(deny or ()), upstream_ca=upstream_ca, timeout_s=timeout_s,
             state_file=state,

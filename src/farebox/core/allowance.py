@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,9 +11,12 @@ from typing import Final
 
 from farebox.core.amount import Amount
 from farebox.core.budget import PURSE, Window
+from farebox.core.errors import MalformedValue
 from farebox.core.host import canonical_host
 
 _MOST_RESOURCE: Final = 200
+_MOST_SHOWN: Final = 60
+_PATTERN: Final = re.compile(r"[^\s/,;@]++")
 _FOR: Final = f" {PURSE}"
 
 
@@ -73,6 +77,18 @@ def priced_for(priced: str) -> str:
     """The sub-purse that remembers what `priced_as` tells; empty for none."""
     _, mark, name = priced.partition(_FOR)
     return PURSE + name if mark else ""
+
+
+def host_patterns(hosts: str | Iterable[str]) -> tuple[str, ...]:
+    """The patterns for `matches`; one text is one of them. Raises MalformedValue for one that no host could match."""
+    listed = (hosts,) if isinstance(hosts, str) else tuple(hosts)
+    for pattern in listed:
+        host = canonical_host(pattern)
+        is_address = host.startswith("[") and host.endswith("]")
+        if not _PATTERN.fullmatch(pattern.strip()) or (":" in host and not is_address):
+            told = "a host is such as api.example.com or *.example.com, without scheme, port, path or network"
+            raise MalformedValue(told, given=pattern[:_MOST_SHOWN])
+    return listed
 
 
 def matches(host: str, patterns: Iterable[str]) -> bool:

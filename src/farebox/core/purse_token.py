@@ -18,7 +18,7 @@ from datetime import UTC, datetime, tzinfo
 from hashlib import sha256
 from typing import Final
 
-from farebox.core.allowance import Allowance
+from farebox.core.allowance import Allowance, host_patterns
 from farebox.core.budget import PURSE, Window
 from farebox.core.errors import MalformedBudget, MalformedMacaroon, MalformedValue, TokenRefused
 from farebox.core.macaroon import Macaroon
@@ -69,7 +69,7 @@ class PurseToken:
     ) -> PurseToken:
         """A token that may less, made without asking anybody. Raises MalformedValue."""
         caveats = [f"limit={_plain(window)}" for window in limits]
-        patterns = [pattern.lower() for pattern in hosts]
+        patterns = [pattern.lower() for pattern in host_patterns(hosts)]
         if patterns:
             if not all(map(_PATTERN.fullmatch, patterns)):
                 raise MalformedValue(

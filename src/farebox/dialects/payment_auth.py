@@ -179,7 +179,10 @@ class PaymentAuth:
         }
         # Not canonical: sorting would lose the order of the parameters, and nothing is hashed here.
         text = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
-        return Wire(headers=(("authorization", f"Payment {write_base64url(text.encode())}"),))
+        try:
+            return Wire(headers=(("authorization", f"Payment {write_base64url(text.encode())}"),))
+        except UnicodeEncodeError:  # bytes of a header that are no text, as some libraries have them
+            raise MalformedCredential("a parameter of the challenge is no text") from None
 
     def read_credential(self, wire: Wire) -> Credential | None:
         """The one Payment credential of a request; None also for another method or intent than ours.

@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import json
+import re
 import time
 import zlib
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ _MOST_BYTES: Final = 64 * 1024
 _READ_WITHIN: Final = timedelta(seconds=10)
 _PORTS: Final = MappingProxyType({"http": 80, "https": 443})
 _WINDOW_BITS: Final = MappingProxyType({"gzip": 31, "x-gzip": 31, "deflate": 15})
+_LENGTH: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _DIGESTED: Final = ("content-type", "accept")
 _NO_MEMBERS: Final[Mapping[str, Json]] = MappingProxyType({})
 
@@ -111,8 +113,7 @@ def is_short_problem(status: int, headers: Mapping[str, str]) -> bool:
         status >= 400
         and _media_type(headers) == "application/problem+json"
         and "content-encoding" not in headers
-        and length.isascii()
-        and length.isdigit()
+        and _LENGTH.fullmatch(length) is not None
         and int(length) <= _MOST_BYTES
     )
 

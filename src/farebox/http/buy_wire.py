@@ -19,6 +19,7 @@ from typing import Final, TypeVar, cast
 
 import httpx
 
+from farebox.core.error import FareboxError
 from farebox.core.exchange import Wire
 from farebox.core.host import can_be_called
 from farebox.http.buy_read import Basket, answered, digest_of, is_short_problem, origin_of, with_members
@@ -229,7 +230,7 @@ def watch(response: httpx.Response, when_whole: Callable[[], None], when_broken:
     """Have a function called when the last byte of the answer was read, or when it breaks off.
 
     What its caller leaves before the end is neither. A stream of events is whole when it says `[DONE]`, where those who
-    read it leave.
+    read it leave; a connection that breaks after it just ends.
     """
     kind = of_library(_Watched, library_of(response), "SyncByteStream")
     response.stream = kind(cast("httpx.SyncByteStream", response.stream), _end_of(response), when_whole, when_broken)
@@ -260,6 +261,10 @@ class _End:
         self.was_seen = self._mark.search(self._last) is not None
         return self.was_seen
 
+    def outlasts(self, error: Exception) -> bool:
+        """Whether the answer is whole all the same: what breaks after its end is nobody's loss."""
+        return self.was_seen and not isinstance(error, FareboxError)
+
 
 def _end_of(response: httpx.Response) -> _End:
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -288,7 +293,9 @@ class _Watched(httpx.SyncByteStream):
                 if self._end.is_in(part):
                     self._when_whole()
                 yield part
-        except Exception:
+        except Exception as error:
+            if self._end.outlasts(error):
+                return
             if not self._end.was_seen:
                 self._when_broken()
             raise
@@ -325,7 +332,9 @@ class _AsyncWatched(httpx.AsyncByteStream):
                 if self._end.is_in(part):
                     await self._when_whole()
                 yield part
-        except Exception:
+        except Exception as error:
+            if self._end.outlasts(error):
+                return
             if not self._end.was_seen:
                 await self._when_broken()
             raise

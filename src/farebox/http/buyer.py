@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import httpx
 import tzlocal
 
-from farebox.core.allowance import UNNARROWED, Allowance
+from farebox.core.allowance import UNNARROWED, Allowance, host_patterns
 from farebox.core.amount import Amount
 from farebox.core.budget import EACH, Budget, Window
 from farebox.core.conversation import Call
@@ -139,8 +139,8 @@ def open_buyer(
     max_fee: str | Amount | None = None,
     purse: str | Path | Purse | None = None,
     prefer: Sequence[str] = (),
-    allow: Sequence[str] = ("*",),
-    deny: Sequence[str] = (),
+    allow: str | Sequence[str] = ("*",),
+    deny: str | Sequence[str] = (),
     plain_http: Sequence[str] = (),
     price_jump: int | None = 10,
     pin_payee: bool = False,
@@ -168,7 +168,8 @@ def open_buyer(
     parked call, signed with `approval_secret`, and may decide it (see http.approval_hook).
     dialects: all that are spoken, instead of the usual. time_zone: where a calendar's day begins, such as
     `Europe/Paris`; None for this machine's. clock: None for that of the machine the purse is on.
-    Raises WalletError, MalformedBudget, MalformedAmount; ConfigError or StoreUnavailable for an unusable purse.
+    Raises WalletError, MalformedBudget, MalformedAmount, MalformedValue for a host; ConfigError or StoreUnavailable
+    for an unusable purse.
     """
     zone = zone_of(time_zone)
     paying = open_wallet(wallet) if isinstance(wallet, str) else wallet
@@ -179,7 +180,7 @@ def open_buyer(
         networks=frozenset() if paying.network is None else frozenset((paying.network,)),
         pays_once=Capability.PAYS_ONCE in paying.capabilities,
         own=frozenset((paying.public_key,)) if isinstance(paying, Named) else frozenset(),
-        allow=tuple(allow), deny=tuple(deny), plain_http=tuple(plain_http),
+        allow=host_patterns(allow), deny=host_patterns(deny), plain_http=host_patterns(plain_http),
         price_jump=price_jump, pin_payee=pin_payee, approval_above=_amount(approve_above),
         approval_for=approval_for, approval_patience=approval_patience,
     )  # fmt: skip

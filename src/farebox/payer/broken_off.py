@@ -12,6 +12,8 @@ from typing import Final
 from farebox.core.errors import PaidNotServed, PaymentUnresolved, PurchaseError, StoreUnavailable
 from farebox.core.payment import DrawState
 from farebox.core.ports import Purchase, Purse
+from farebox.payer.purchase import digest_within
+from farebox.payer.spending import allowance_here
 
 WITHIN: Final = timedelta(minutes=3)  # a call of a model's, where it is not said how long it may take as a whole
 
@@ -21,11 +23,13 @@ def broken_off(
 ) -> PurchaseError | None:
     """What is paid or held of the call, as an error to be told; None when nothing is. Blocking.
 
-    digest: of the request; None where it is not known. why: what broke it off, such as `stopped`.
+    digest: of the request, made within the allowance that holds here; None where it is not known. why: what broke it
+    off, such as `stopped`.
     is_of_it: whether an unfinished purchase may be of this call.
     """
     try:
-        unfinished = [purchase for purchase in purse.unfinished(digest) if is_of_it(purchase)]
+        of_purse = None if digest is None else digest_within(digest, allowance_here().account)
+        unfinished = [purchase for purchase in purse.unfinished(of_purse) if is_of_it(purchase)]
     except StoreUnavailable:
         return PaymentUnresolved(f"{why}, and the purse can't be read just now; the payment may still go through")
     if not unfinished:

@@ -36,6 +36,7 @@ from farebox.core.secret import Secret
 
 CLOCK_SKEW: Final = timedelta(minutes=10)
 _EXPIRY_MARGIN: Final = timedelta(seconds=30)
+_LONGEST_EXPIRY: Final = timedelta(days=7)  # so long money may stay held when nobody knows whether it was paid
 _MOST_FINAL_CLTV: Final = 160  # a longer hold than any ordinary node asks for locks the buyer's money for days
 _MOST_CHALLENGES: Final = 16
 _MOST_PROOF_CHARACTERS: Final = 16 * 1024
@@ -202,6 +203,8 @@ def _audit(invoice: Invoice, challenges: Sequence[Challenge], limits: Limits, no
         raise InvoiceRefused("the invoice has expired, or is about to")
     if invoice.created_at > now + CLOCK_SKEW:
         raise InvoiceRefused("the invoice was made in the future; compare the clocks")
+    if invoice.expires_in > _LONGEST_EXPIRY:
+        raise InvoiceRefused(f"the invoice would let the money be held for {invoice.expires_in.days} days")
     if invoice.min_final_cltv > _MOST_FINAL_CLTV:
         raise InvoiceRefused(f"the invoice would let the money be held for {invoice.min_final_cltv} blocks")
     return amount

@@ -210,7 +210,7 @@ class Payer:
     def _find_paid(self, call: OutgoingCall, account: str) -> Story[Purchase | None]:
         if call.digest is None:
             return None
-        return (yield from self._settling.find_paid(_digest(call.digest, account)))
+        return (yield from self._settling.find_paid(digest_within(call.digest, account)))
 
     def _audit(self, call: OutgoingCall, answer: Answered, allowance: Allowance) -> Offer:
         """What to pay for, if it may be paid at all. Raises what keeps it from being paid."""
@@ -294,7 +294,7 @@ class Payer:
         reusable = offer.dialect.reusable_until(offer.challenge, now=self._clock()) if is_private(call) else None
         return Purchase(
             payment_hash=offer.invoice.payment_hash,
-            request_digest=_digest(call.digest or b"", allowance.account),
+            request_digest=digest_within(call.digest or b"", allowance.account),
             origin=call.origin,
             url=call.url,
             amount=offer.amount,
@@ -308,7 +308,7 @@ class Payer:
         )
 
 
-def _digest(digest: bytes, account: str) -> bytes:
+def digest_within(digest: bytes, account: str) -> bytes:
     """What tells the same call made again from the same purse: what one pays for is not another's to have."""
     return digest if not account else sha256(digest + account.encode()).digest()
 

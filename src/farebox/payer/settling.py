@@ -177,9 +177,12 @@ class Settling:
                     raise
                 yield Wait(span=_IN_TURN_PAUSE)
             except ApprovalNeeded as error:
+                number = error.evidence.get("approval")
+                if number is None:  # too many are asked about already
+                    raise
                 if not asked:
                     asked = True
-                    yield AskApproval(number=int(error.evidence["approval"] or 0))
+                    yield AskApproval(number=int(number))
                     continue
                 if self._clock() + _WORD_PAUSE > approved_until:
                     raise

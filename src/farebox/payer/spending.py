@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import UTC, tzinfo
 from typing import Final
 
-from farebox.core.allowance import UNNARROWED, Allowance
+from farebox.core.allowance import UNNARROWED, Allowance, host_patterns
 from farebox.core.amount import Amount
 from farebox.core.budget import TAG, Budget, label_of
 
@@ -25,8 +25,8 @@ _allowance: Final[ContextVar[Allowance]] = ContextVar("farebox_allowance", defau
 def spending(
     *,
     max: str | Amount | None = None,
-    tags: Iterable[str] = (),
-    hosts: Iterable[str] | None = None,
+    tags: str | Iterable[str] = (),
+    hosts: str | Iterable[str] | None = None,
     budget: str | Budget | None = None,
     accept_price: str | Amount | None = None,
     accept_payee: bytes | None = None,
@@ -37,13 +37,13 @@ def spending(
     max: the highest price of one call, such as `21 sat`. tags: what they are counted under, such as `research`.
     hosts: patterns of the only ones that are paid. budget: more windows, such as `100 sat/day tagged research`.
     accept_price: a price that is fine though it is far above the last one; accept_payee: another node's public key.
-    Raises MalformedAmount, MalformedBudget, and MalformedValue for a tag.
+    Raises MalformedAmount, MalformedBudget, and MalformedValue for a tag or a host.
     """
     more = Allowance(
         windows=() if budget is None else Budget.of(budget, zone).windows,
-        labels=frozenset(label_of(TAG, tag) for tag in tags),
+        labels=frozenset(label_of(TAG, tag) for tag in ((tags,) if isinstance(tags, str) else tags)),
         most=None if max is None else Amount.of(max),
-        hosts=() if hosts is None else (tuple(hosts),),
+        hosts=() if hosts is None else (host_patterns(hosts),),
         accepts=None if accept_price is None else Amount.of(accept_price),
         payee=accept_payee,
     )

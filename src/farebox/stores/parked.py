@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, tzinfo
 from typing import Final, TypeVar
 
-from farebox.core.allowance import priced_for
+from farebox.core.allowance import account_of, priced_for
 from farebox.core.amount import Amount
 from farebox.core.budget import Budget, Window
 from farebox.core.errors import ApprovalDenied, ApprovalNeeded, ConfigError, DecisionRefused, MalformedBudget
@@ -20,6 +20,7 @@ from farebox.stores.purchases import NO_ACCOUNT, account_text, approval_of, row_
 
 T = TypeVar("T")
 
+MOST_PARKED: Final = 100  # calls of each account that wait for a word
 MOST_PRICES: Final = 256  # of an origin that each account remembers
 
 
@@ -102,10 +103,15 @@ class Parking(ABC):
         def park(tx: Connection) -> Approval | None:
             now_ms = in_ms(self.now(tx))
             row = {**row_of(purchase), "now_ms": now_ms, "expires_at_ms": now_ms + span_in_ms(guards.approval_for)}
-            tx.execute(self.SQL["park"], row)
+            account = {"account": account_text(account_of(purchase.labels)), "no_account": NO_ACCOUNT}
+            tx.execute(self.SQL["park"], {**row, **account, "most": MOST_PARKED})
             return self._parked(tx, purchase)
 
-        return _answer(purchase, guards, self.write(park))
+        parked = self.write(park)
+        if parked is None:
+            told = f"it costs {purchase.amount}, and {MOST_PARKED} calls wait for a person's word already"
+            return ApprovalNeeded(told, asked_msat=purchase.amount.msat)
+        return _answer(purchase, guards, parked)
 
     def find_parked(self, purchase: Purchase, guards: Guards) -> ApprovalNeeded | ApprovalDenied:
         """What to tell the caller of a call that needs a person's word; nobody is asked."""

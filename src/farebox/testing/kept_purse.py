@@ -22,6 +22,7 @@ from farebox.core.payment import DrawState
 from farebox.core.ports import Clock
 from farebox.core.purse import KEPT, NO_GUARDS, Approval, ApprovalState, Guards, Purchase, Seen, SubPurse
 from farebox.core.secret import Secret
+from farebox.stores.parked import MOST_PARKED
 
 
 class KeptPurse:
@@ -90,6 +91,8 @@ class KeptPurse:
                     raise ApprovalDenied(approval=approval.number)
                 if approval.state is ApprovalState.PENDING:
                     raise ApprovalNeeded(approval=approval.number)
+        if MOST_PARKED <= len(self.approvals(pending=True)):
+            raise ApprovalNeeded(f"{MOST_PARKED} calls wait for a person's word already")
         number = len(self.parked) + 1
         self.parked.append(
             Approval(

@@ -14,6 +14,7 @@ from farebox.core.budget import Window
 from farebox.core.errors import ApprovalDenied, ApprovalNeeded, DecisionRefused, OverBudget
 from farebox.core.ports import Purchase, Purse
 from farebox.core.purse import ApprovalState, Guards
+from farebox.stores.parked import MOST_PARKED
 from farebox.testing.market import StillClock
 from farebox.testing.purse_stage import PAYEE, PREIMAGE, PurseStage, at_once, purchase
 
@@ -249,6 +250,22 @@ class PurseApprovals(PurseStage):
             with pytest.raises(DecisionRefused, match=f"{number} is {stands}"):
                 purse.decide(number, approved=True)
 
+    def test_only_so_many_calls_of_one_account_wait_for_a_word(self, purse: Purse, clock: StillClock) -> None:
+        """Whoever asks for ever more is told what the line is, and takes nothing from another; until a word is said."""
+
+        def ask(number: int, account: str = "") -> object:
+            labels = frozenset({account} if account else ())
+            digest = sha256(f"{number} {account}".encode()).digest()
+            return self._ask(purse, purchase(clock, f"{number} {account}", digest=digest, labels=labels))
+
+        numbers = [ask(number, "purse:greedy") for number in range(MOST_PARKED + 3)]
+        assert [*range(1, MOST_PARKED + 1), None, None, None] == numbers
+        assert MOST_PARKED == len(purse.approvals(pending=True))
+        assert [MOST_PARKED + 1, MOST_PARKED + 2] == [ask(1), ask(1, "purse:other")]
+        assert 1 == ask(0, "purse:greedy")
+        purse.decide(1, approved=False)
+        assert MOST_PARKED + 3 == ask(MOST_PARKED, "purse:greedy")
+
     def test_weighing_asks_nobody_and_tells_who_is_asked(self, purse: Purse, clock: StillClock) -> None:
         """The number of the question that waits, if there is one."""
         with pytest.raises(ApprovalNeeded) as refused:
@@ -276,7 +293,8 @@ class PurseApprovals(PurseStage):
     def test_the_last_hundred_are_told(self, purse: Purse, clock: StillClock) -> None:
         """And all that wait."""
         for number in range(103):
-            self._ask(purse, replace(purchase(clock), request_digest=sha256(b"%d" % number).digest()))
+            digest, labels = sha256(b"%d" % number).digest(), frozenset({f"purse:p{number % 2}"})
+            self._ask(purse, replace(purchase(clock), request_digest=digest, labels=labels))
         assert list(range(103, 3, -1)) == [parked.number for parked in purse.approvals(pending=False)]
         assert 103 == len(purse.approvals(pending=True))
 
@@ -290,9 +308,10 @@ class PurseApprovals(PurseStage):
         assert Amount.sats(400) == purse.spent(daily)
 
     def _ask(self, purse: Purse, asked: Purchase) -> int | None:
-        """The number of the question; None where there was none."""
+        """The number of the question; None where there is none."""
         try:
             assert purse.hold(asked, (), ASKED) is None
         except ApprovalNeeded as error:
-            return int(error.evidence["approval"] or 0)
+            number = error.evidence.get("approval")
+            return None if number is None else int(number)
         return None

@@ -151,6 +151,35 @@ async def test_a_redirect_is_the_callers_to_follow(open_agency: Any) -> None:
         assert ["http://shop.test/"] == [str(request.url) for request in agency.sent]
 
 
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        (b"http://evil.test/", [b"/pay/http://evil.test/"]),
+        (b"https://evil.test:8443/a?b=c#d", [b"/pay/https://evil.test:8443/a?b=c#d"]),
+        (b"//evil.test/x", [b"/pay/https://evil.test/x"]),
+        (b"next?page=2", [b"/pay/https://shop.test/a/next?page=2"]),
+        (b"/", [b"/pay/https://shop.test/"]),
+        (b"ftp://evil.test/", []),
+        (b"http:///", []),
+        (b"http://evil.test:99999999/", [b"/pay/http://evil.test:99999999/"]),
+        (b"http://\xff/", []),
+    ],
+)
+async def test_a_redirect_of_what_stood_behind_the_prefix_leads_to_the_proxy_again(
+    location: bytes, expected: list[bytes], open_agency: Any
+) -> None:
+    """Whoever follows it sends its token along, which is nothing for a seller to see."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"Location", location), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 307, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with open_agency(app) as agency:
+        (answer,) = (await agency.hear(get(b"/pay/https://shop.test/a/b", host=b"127.0.0.1:8403", fields=OWN))).answers
+        assert (307, expected) == (answer.status, answer.values(b"location"))
+
+
 async def test_requests_in_one_go_are_answered_one_after_the_other(open_agency: Any) -> None:
     said = [post(body=b'{"prompt": "%d"}' % number) for number in range(50)]
     async with open_agency(budget="100 sat/day") as agency:

@@ -28,7 +28,7 @@ from farebox.http.buy import AsyncClient
 from farebox.http.forward.fields import Field, downstream_fields, elements, upstream_fields, values
 from farebox.http.forward.reach import OutOfReach
 from farebox.http.forward.refusal import Refusal, malformed, refusal_of
-from farebox.http.forward.target import Fetch, Here, Own, Tunnel, read_target
+from farebox.http.forward.target import PAY, Fetch, Here, Own, Tunnel, read_target
 from farebox.http.forward.token import no_token, read_token
 from farebox.http.forward.wire import Caller
 from farebox.payer import Bought, spending_under
@@ -141,12 +141,14 @@ class ForwardProxy:
             except (FareboxError, httpx.HTTPError) as error:
                 raise refusal_of(error) from None
             try:
-                await self._pass_on(caller, answer, allowance)
+                await self._pass_on(caller, answer, allowance, asked)
             finally:
                 await answer.aclose()
 
-    async def _pass_on(self, caller: Caller, answer: httpx.Response, allowance: Allowance) -> None:
+    async def _pass_on(self, caller: Caller, answer: httpx.Response, allowance: Allowance, asked: Fetch) -> None:
         fields = downstream_fields(answer.headers.raw, via=self._via)
+        if asked.prefixed:
+            fields = [kept for field in fields if (kept := _behind_the_prefix(field, answer.url)) is not None]
         if values(answer.headers.raw, b"transfer-encoding"):
             fields = [field for field in fields if field[0].lower() != b"content-length"]
         bought: Bought = answer.extensions.get("farebox") or Bought()
@@ -198,6 +200,17 @@ async def _tell(caller: Caller, request: h11.Request, kind: bytes, body: bytes) 
     if request.method not in (b"GET", b"HEAD"):
         raise Refusal(405, "method-unknown", "This is only to be read", headers=((b"allow", b"GET, HEAD"),))
     await caller.say(200, [(b"content-type", kind)], body)
+
+
+def _behind_the_prefix(field: Field, url: httpx.URL) -> Field | None:
+    """A `Location` as one behind `/pay/`: whoever follows it shows the token to us, and not to whom it leads."""
+    if field[0].lower() != b"location":
+        return field
+    with suppress(httpx.InvalidURL, UnicodeError):
+        place = url.join(field[1].decode("ascii"))
+        if place.scheme in ("http", "https") and place.host:
+            return field[0], f"{PAY}{place}".encode("ascii")
+    return None
 
 
 async def _parts(answer: httpx.Response) -> AsyncGenerator[bytes, None]:

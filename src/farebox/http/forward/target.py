@@ -23,7 +23,7 @@ _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[
 _AUTHORITY: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 _ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)
-_PAY: Final = "/pay/"
+PAY: Final = "/pay/"
 _ONE_SLASH: Final = re.compile(r"(?i:(https?)):/(?=[^/])")  # what some clients make of two within a path
 # fetch.spec.whatwg.org, port blocking, as far as such a service could be at a seller's or in one's own network
 _BLOCKED_PORTS: Final = frozenset(
@@ -109,8 +109,8 @@ def read_target(
 
 
 def _read_own(asked: str) -> Target:
-    if asked.startswith(_PAY):
-        return replace(_read_url(_ONE_SLASH.sub(r"\1://", asked.removeprefix(_PAY), count=1)), prefixed=True)
+    if asked.startswith(PAY):
+        return replace(_read_url(_ONE_SLASH.sub(r"\1://", asked.removeprefix(PAY), count=1)), prefixed=True)
     return Own(path=asked.partition("?")[0])
 
 

@@ -265,7 +265,8 @@ WHERE number = (
 RETURNING number;
 
 -- name: park
--- Unless it is parked already. Another payee is another question, but a no holds whoever is paid.
+-- Unless it is parked already, or too many calls of this account wait for a word. Another payee is another question, but a
+-- no holds whoever is paid. (`:account` as in `hold`.)
 INSERT INTO approvals (
     number, state, request_digest, origin, resource, url, amount_msat, payee, labels, asked_at_ms, expires_at_ms
 )
@@ -277,6 +278,11 @@ WHERE NOT EXISTS (
     WHERE
         request_digest = CAST(:request_digest AS BLOB) AND origin = :origin AND labels = :labels AND state <> 'used'
         AND (payee = CAST(:payee AS BLOB) OR state = 'denied') AND amount_msat >= :amount_msat AND expires_at_ms > :now_ms
+)
+AND :most > (
+    SELECT COUNT(*) FROM approvals
+    WHERE state = 'pending' AND expires_at_ms > :now_ms
+    AND (replace(labels, :account, '') = labels) = (:account = :no_account)
 );
 
 -- name: parked

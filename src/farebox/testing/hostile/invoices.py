@@ -69,6 +69,11 @@ INVOICES: Final = (
         InvoiceRefused,
     ),
     Scenario(
+        "an invoice that may be paid for fifty years",
+        lambda s: [s.l402(s.invoice(expires_in=timedelta(days=50 * 365)))],
+        InvoiceRefused,
+    ),
+    Scenario(
         "an invoice with letters that only look like its own",
         lambda s: [s.bare(s.invoice().text.replace("c", "\u0441", 1))],
         ChallengeUnreadable,

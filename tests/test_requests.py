@@ -14,7 +14,7 @@ import pytest
 import requests
 from requests.auth import HTTPBasicAuth
 
-from farebox.core.errors import BodyNotReplayable, OriginChanged, PaidRedirect, StoreUnavailable
+from farebox.core.errors import BodyNotReplayable, OriginChanged, PaidNotServed, PaidRedirect, StoreUnavailable
 from farebox.core.exchange import Wire
 from farebox.dialects import L402
 from farebox.requests import Adapter, Session, _with_proof
@@ -276,3 +276,14 @@ def test_a_proof_may_be_a_parameter_or_a_member_of_the_body() -> None:
     assert {"x": 1, "payment_hash": "new"} == requests.compat.json.loads(proven.body or "")
     assert str(len(proven.body or "")) == proven.headers["content-length"]
     assert b'{"x": 1}' == request.body
+
+
+def test_a_chunk_of_less_than_nothing_is_an_answer_that_broke_off(face: Face) -> None:
+    """requests lets the ValueError through that is raised below it."""
+    torn = [face.shop.answer(200, Parts([b"x"], ValueError("read length must be non-negative")), {}) for _ in range(9)]
+    face.shop.script = [face.shop.asks(), *torn]
+
+    with pytest.raises(PaidNotServed):
+        opened(face).post(SHOP, json=PROMPT)
+    assert 1 == len(face.wallet.payments)
+    assert face.row.undelivered_at is not None

@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from farebox.cli.buyer_books import Filter, later, resume, show_budget, show_history
+from farebox.cli.call_request import Wanted, read_request
 from farebox.cli.options import PurchaseState
 from farebox.cli.output import Cell, Exit, exit_code, show
+from farebox.core.allowance import account_of
 from farebox.core.amount import Amount
 from farebox.core.errors import ApprovalDenied, ApprovalNeeded, MalformedValue, TokenRefused, WalletMissing
 from farebox.core.exchange import Challenge
 from farebox.core.purse import Purchase, Purse
 from farebox.core.secret import Secret
+from farebox.http.buy_wire import read_call
+from farebox.payer.purchase import digest_within
 from farebox.stores import open_purse
 
 NOW = datetime.now(UTC)
@@ -177,9 +181,27 @@ def test_what_is_owed_is_told_with_the_command_that_gets_it(
     purse.capture(bytes([1]) * 32, preimage=PREIMAGE, fee=Amount(0))
     assert Exit.NOT_SERVED is resume(None, folder=tmp_path, as_json=True)
     assert [
-        "farebox call 'https://api.example.com/1?q=a&b'",
-        "farebox call 'https://api.example.com/2?q=a&b' -X POST, with the same body and headers",
+        "farebox call 'https://api.example.com/1?q=a&b'  # with the same body, Accept and Content-Type",
+        "farebox call 'https://api.example.com/2?q=a&b' -X POST  # with the same body, Accept and Content-Type",
     ] == [row["to_get_it"] for row in told(capsys)]
+
+
+def test_the_command_for_a_plain_call_is_all_of_it_and_of_a_sub_purse_has_its_token(
+    purse: Purse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "https://api.example.com/7?q=a&b"
+    digest = read_call(read_request(Wanted(url=url, budget=""))).digest or b""
+    for number, of in enumerate((frozenset[str](), frozenset({"purse:bot"})), start=7):
+        account = account_of(of)
+        paid = replace(purchase(7), payment_hash=bytes([number]) * 32, labels=of)
+        purse.hold(replace(paid, request_digest=digest_within(digest, account)), ())
+        purse.capture(bytes([number]) * 32, preimage=PREIMAGE, fee=Amount(0))
+    purse.capture(bytes([1]) * 32, preimage=PREIMAGE, fee=Amount(0))
+    resume(None, folder=tmp_path, as_json=True)
+    plain = "farebox call 'https://api.example.com/7?q=a&b'"
+    assert [plain, f'{plain} --purse "$(farebox purse show bot --token)"'] == [
+        row["to_get_it"] for row in told(capsys) if row["url"] == url
+    ]
 
 
 def test_where_nothing_is_open_there_is_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

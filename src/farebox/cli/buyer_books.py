@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
@@ -15,14 +15,18 @@ from types import MappingProxyType
 from typing import Final
 
 from farebox.cli.books import found_wallet, moment, purse_place, wallet_needed
+from farebox.cli.call_request import Wanted, read_request
 from farebox.cli.options import PurchaseState
 from farebox.cli.output import Cell, Exit, as_usage, is_person, plain, show
+from farebox.core.allowance import account_of
 from farebox.core.budget import EACH, HOST, PURSE, TAG, Budget, Window, label_of
-from farebox.core.errors import MalformedValue
+from farebox.core.errors import FareboxError, MalformedValue
 from farebox.core.payment import DrawState
 from farebox.core.ports import Clock
 from farebox.core.purse import KEPT, Purchase, Purse
+from farebox.http.buy_wire import read_call
 from farebox.http.buyer import Buyer, open_buyer, zone_of
+from farebox.payer.purchase import digest_within
 from farebox.stores import open_purse
 from farebox.stores.engine import utc_now
 
@@ -263,6 +267,15 @@ def _open(purchase: Purchase) -> dict[str, Cell]:
 
 
 def _again(purchase: Purchase) -> str:
+    """A command for a shell, with what has to be added by hand as a comment: of a request only its digest is kept."""
     method = purchase.resource.partition(" ")[0] or "GET"
-    command = f"farebox call {shlex.quote(purchase.url)}"
-    return command if method == "GET" else f"{command} -X {shlex.quote(method)}, with the same body and headers"
+    command = ["farebox", "call", purchase.url, *(() if method == "GET" else ("-X", method))]
+    account = account_of(purchase.labels)
+    told = shlex.join(command)
+    if account:
+        told += f' --purse "$(farebox purse show {shlex.quote(account.removeprefix(PURSE))} --token)"'
+    is_all = False
+    with suppress(FareboxError):  # of what is no call over HTTP
+        bare = read_call(read_request(Wanted(url=purchase.url, method=method, budget=""))).digest
+        is_all = bare is not None and digest_within(bare, account) == purchase.request_digest
+    return told if is_all else f"{told}  # with the same body, Accept and Content-Type"

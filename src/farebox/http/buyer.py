@@ -168,8 +168,7 @@ def open_buyer(
     parked call, signed with `approval_secret`, and may decide it (see http.approval_hook).
     dialects: all that are spoken, instead of the usual. time_zone: where a calendar's day begins, such as
     `Europe/Paris`; None for this machine's. clock: None for that of the machine the purse is on.
-    Raises WalletError, MalformedBudget, MalformedAmount, MalformedValue for a host; ConfigError or StoreUnavailable
-    for an unusable purse.
+    Raises WalletError; MalformedValue for what is badly said; ConfigError or StoreUnavailable for an unusable purse.
     """
     zone = zone_of(time_zone)
     paying = open_wallet(wallet) if isinstance(wallet, str) else wallet

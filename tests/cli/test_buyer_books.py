@@ -17,7 +17,7 @@ from farebox.cli.options import PurchaseState
 from farebox.cli.output import Cell, Exit, exit_code, show
 from farebox.core.allowance import account_of
 from farebox.core.amount import Amount
-from farebox.core.errors import ApprovalDenied, ApprovalNeeded, MalformedValue, TokenRefused, WalletMissing
+from farebox.core.errors import ApprovalDenied, ApprovalNeeded, MalformedValue, TokenRefused, UsageError, WalletMissing
 from farebox.core.exchange import Challenge
 from farebox.core.purse import Purchase, Purse
 from farebox.core.secret import Secret
@@ -240,3 +240,17 @@ def test_what_strangers_wrote_is_only_a_text_to_a_terminal(
     shown = capsys.readouterr().out
     assert "\x1b[2J" not in shown
     assert "[bold]no" in shown
+
+
+def test_a_table_of_values_has_the_members_that_are_wanted(
+    purse: Purse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show_csv(fields: str, *, as_json: bool = False) -> None:
+        show_history(only(), folder=tmp_path, limit=9, as_csv=True, fields=fields, as_json=as_json)
+
+    show_csv("amount,url")
+    assert ["amount,url", "3 sat,https://api.example.com/3?q=a&b"] == capsys.readouterr().out.splitlines()[:2]
+    with pytest.raises(MalformedValue, match="choose among"):
+        show_csv("bogus")
+    with pytest.raises(UsageError):
+        show_csv("url", as_json=True)

@@ -25,6 +25,7 @@ from farebox.core.errors import (
 from farebox.core.payment import DrawState
 from farebox.core.ports import Unresolved
 from farebox.payer import AskApproval, Bought, Limits, Offer, OutgoingCall, Wait
+from farebox.payer.spending import allowance_here, spending
 from farebox.stores.parked import MOST_PARKED
 from farebox.testing.purchases import World
 
@@ -332,3 +333,10 @@ def test_what_is_held_by_nobody_is_looked_up_before_a_call_is_refused_for_want_o
     world.invoice = None
     assert buy(world, body=b"2").paid
     assert [DrawState.RELEASED, DrawState.CAPTURED] == [row.state for row in world.purse.rows.values()]
+
+
+def test_a_text_alone_is_one_tag(world: World) -> None:
+    with spending(tags="research"):
+        assert world.drive(world.new_payer().purchase(world.call(b"1"), allowance_here())).paid
+    (bought,) = world.purse.history(9)
+    assert {"tag:research", "host:shop.example"} == bought.labels

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from farebox.testing.market import whole_body
+
 pytestmark = pytest.mark.system
 
 CONFIG = """
@@ -343,3 +345,34 @@ def test_what_is_packed_without_being_asked_for_is_given_as_it_came(serve_app: A
         assert 0 == farebox("call", url, "-H", "accept-encoding: gzip", "-o", "packed").returncode
     assert (len(packed), packed) == (told["size"], b64decode(told["body_base64"]))
     assert [b"identity", b"gzip"] == heard
+
+
+def test_a_large_file_is_sent_from_where_it_lies(serve_app: Any, farebox: Any, tmp_path: Path) -> None:
+    heard = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = await whole_body(receive)
+        heard.append((dict(scope["headers"])[b"host"].decode(), len(body)))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    (tmp_path / "large").write_bytes(bytes(2**20 + 1))
+    with serve_app(app) as url:
+        told = farebox("call", url, "-d", f"@{tmp_path / 'large'}")
+    assert 0 == told.returncode, told
+    assert [(url.removeprefix("http://"), 2**20 + 1)] == heard
+
+
+def test_a_file_that_is_too_large_for_the_server_is_its_refusal(shop: Any, call: Any, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(9 * 2**20))
+    told = call(f"{shop.url}/write", "-d", f"@{tmp_path / 'large'}")
+    assert (7, 413) == (told.returncode, complaint(told)["status"])
+
+
+def test_a_maximum_that_a_paying_proxy_would_not_hear_of_is_refused(farebox: Any) -> None:
+    way = "http://purse:fbx_AgEN@127.0.0.1:9"
+    told = farebox("call", "http://shop.example/", "--max", "1sat", http_proxy=way)
+    assert (2, "usage-error") == (told.returncode, complaint(told)["type"])
+    assert "--max" in complaint(told)["detail"]
+    assert 6 == farebox("call", "http://shop.example/", http_proxy=way).returncode
+    assert 6 == farebox("call", "http://127.0.0.1:9/", "--max", "1sat", http_proxy=way, no_proxy="127.0.0.1").returncode

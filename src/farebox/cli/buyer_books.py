@@ -6,7 +6,7 @@ import csv
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -17,10 +17,10 @@ from typing import Final
 from farebox.cli.books import found_wallet, moment, purse_place, wallet_needed
 from farebox.cli.call_request import Wanted, read_request
 from farebox.cli.options import PurchaseState
-from farebox.cli.output import Cell, Exit, as_usage, is_person, plain, show
+from farebox.cli.output import Cell, Exit, as_usage, is_person, members_of, plain, show
 from farebox.core.allowance import account_of
 from farebox.core.budget import EACH, HOST, PURSE, TAG, Budget, Window, label_of
-from farebox.core.errors import FareboxError, MalformedValue
+from farebox.core.errors import FareboxError, MalformedValue, UsageError
 from farebox.core.payment import DrawState
 from farebox.core.ports import Clock
 from farebox.core.purse import KEPT, Purchase, Purse
@@ -177,8 +177,10 @@ def show_history(only: Filter, *, folder: Path, limit: int, as_csv: bool, fields
     with opened_purse(folder) as purse:
         found = purse.history(_MOST if narrow else limit, label=min(only.labels, default=""), since=only.since)
     rows = [_bought(purchase) for purchase in found if only.wants(purchase)][:limit]
+    if as_csv and as_json:
+        raise UsageError("--csv is no --json; leave one of them out")
     if as_csv:
-        _write_csv(rows)
+        _write_csv(members_of(rows, fields))
     else:
         told = fields if fields or as_json or not sys.stdout.isatty() else _SHOWN
         show(rows, title="Purchases", as_json=as_json, fields=told)
@@ -207,7 +209,7 @@ def _bought(purchase: Purchase) -> dict[str, Cell]:
     }
 
 
-def _write_csv(rows: Sequence[dict[str, Cell]]) -> None:
+def _write_csv(rows: Sequence[Mapping[str, Cell]]) -> None:
     if not rows:
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")

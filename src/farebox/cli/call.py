@@ -22,6 +22,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -33,9 +34,10 @@ from farebox.cli.call_wait import Told, ToldWallet, stopped, wait_for_outcome
 from farebox.cli.output import Exit, complain, complaint
 from farebox.cli.policy import open_by_policy
 from farebox.core.allowance import UNNARROWED
-from farebox.core.errors import ConfigError, PaidNotServed, PaymentUnresolved
+from farebox.core.errors import ConfigError, PaidNotServed, PaymentUnresolved, UsageError
 from farebox.core.ports import Wallet
 from farebox.core.purse import Purse
+from farebox.core.purse_token import PREFIX
 from farebox.http.buy import Client
 from farebox.http.buy_wire import check_place, read_call
 from farebox.http.buyer import Buyer
@@ -51,6 +53,9 @@ def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> Exit:
     """Make the call and give its answer. Raises PurchaseError, ConfigError, MalformedValue, StoreUnavailable."""
     began = time.monotonic()
     request = read_request(wanted)
+    if wanted.most is not None and is_paid_for_by_a_proxy(request.url.host):
+        why = "http_proxy leads to a farebox proxy, which pays within limits of its own: --max says nothing to it"
+        raise UsageError(f"{why}; unset it, or leave --max out. Nothing was sent")
     told = Told(quiet=wanted.quiet, verbose=wanted.verbose)
     if wanted.output is not None:
         check_output(wanted.output)
@@ -94,6 +99,12 @@ def _buy(wanted: Wanted, told: Told, client: Client, purse: Purse, request: http
             raise
         raise left from None
     return tell_answer(wanted, told, *taken, began=began)
+
+
+def is_paid_for_by_a_proxy(host: str) -> bool:
+    """Whether the environment has calls to this host go through a `farebox proxy`, with a token of it."""
+    ways = getproxies()
+    return not proxy_bypass(host) and any(f":{PREFIX}" in way for way in ways.values())
 
 
 # --- the clients ------------------------------------------------------------------------------------------------------

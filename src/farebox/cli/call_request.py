@@ -80,7 +80,7 @@ def read_request(wanted: Wanted, *, probing: bool = False) -> httpx.Request:
     if not _METHOD.fullmatch(method):
         raise MalformedValue(f"{method[:20]!r} is no method")
     if isinstance(body, FileBody):
-        headers.append(("content-length", str(body.length)))
+        headers += [("host", url.netloc.decode("ascii")), ("content-length", str(body.length))]
         return httpx.Request(method, url, headers=headers, stream=body)
     return httpx.Request(method, url, headers=headers, content=body)
 

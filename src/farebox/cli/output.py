@@ -99,7 +99,7 @@ def show(
 
     fields: names with commas between them, of those that are wanted. Raises MalformedValue for an unknown one.
     """
-    rows = _only(rows, fields)
+    rows = members_of(rows, fields)
     if not is_person(as_json=as_json):
         for row in rows:
             print_json(row)
@@ -124,7 +124,8 @@ def show(
     console.print(table)
 
 
-def _only(rows: Sequence[Mapping[str, Cell]], fields: str | None) -> Sequence[Mapping[str, Cell]]:
+def members_of(rows: Sequence[Mapping[str, Cell]], fields: str | None) -> Sequence[Mapping[str, Cell]]:
+    """The members that are wanted of each row; see `show`."""
     if fields is None or not rows:
         return rows
     names = [name.strip() for name in fields.split(",")]

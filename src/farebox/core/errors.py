@@ -264,7 +264,7 @@ class PayeeChanged(NothingPaid):
 class SellerShunned(NothingPaid):
     """This seller took money and did not serve, too often."""
 
-    next_step = "Make one of those calls again (`farebox resume` says how): its proof is good. Or wait until then."
+    next_step = "Make one of those calls again that `farebox resume` lists: its proof is good. Or wait until then."
 
 
 class TooManyInFlight(NothingPaid):

@@ -26,7 +26,7 @@ from farebox.core.secret import Secret
 
 KEY_BYTES: Final = 32
 
-_PREFIX: Final = "fbx_"
+PREFIX: Final = "fbx_"
 _LOCATION: Final = b"farebox purse"
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 _PATTERN: Final = re.compile(r"(?:\*|(?:\*\.)?[a-z0-9.:_-]+|\[[0-9a-f:.]+\])", re.ASCII)
@@ -48,15 +48,15 @@ class PurseToken:
     @classmethod
     def read(cls, text: str) -> PurseToken:
         """Read a token. Raises TokenRefused."""
-        if not text.startswith(_PREFIX):
-            raise TokenRefused(f"it is no farebox token: one begins with {_PREFIX}")
+        if not text.startswith(PREFIX):
+            raise TokenRefused(f"it is no farebox token: one begins with {PREFIX}")
         try:
-            macaroon = Macaroon.read_base64(text.removeprefix(_PREFIX))
+            macaroon = Macaroon.read_base64(text.removeprefix(PREFIX))
             checked_name(macaroon.identifier.decode())
             if macaroon.location != _LOCATION:
                 raise MalformedMacaroon("of something else")
         except (MalformedValue, UnicodeDecodeError):
-            raise TokenRefused(f"it can't be read: a farebox token is copied whole, {_PREFIX} and all") from None
+            raise TokenRefused(f"it can't be read: a farebox token is copied whole, {PREFIX} and all") from None
         return cls(macaroon)
 
     @property
@@ -86,7 +86,7 @@ class PurseToken:
     def reveal(self) -> str:
         """The token itself, such as `fbx_AgEN…`."""
         text = base64.urlsafe_b64encode(self._macaroon.write()).decode()
-        return _PREFIX + text.rstrip("=")
+        return PREFIX + text.rstrip("=")
 
     def allowance(
         self, key: Secret[bytes], *, limits: Iterable[Window], now: datetime, zone: tzinfo = UTC

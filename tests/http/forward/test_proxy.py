@@ -214,6 +214,7 @@ async def test_an_old_caller_is_answered_and_let_go(open_agency: Any) -> None:
     [
         (get(b"http://shop.test/", method=b"TRACE"), 405, "method-unknown"),
         (get(b"http://shop.test/", fields=BASIC + UPGRADE), 501, "no-websockets"),
+        (get(b"http://shop.test/", fields=BASIC + b"Prefer: wait=9, L402=require\r\n"), 403, "pays-by-itself"),
         (get(b"shop.test:443", host=b"shop.test:443", method=b"CONNECT"), 501, "no-tunnel"),
         (get(b"shop.test:25", host=b"shop.test:25", method=b"CONNECT"), 403, "port-refused"),
         (get(b"/", host=b"evil.test"), 400, "malformed-request"),

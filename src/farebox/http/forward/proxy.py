@@ -33,6 +33,7 @@ from farebox.http.forward.token import no_token, read_token
 from farebox.http.forward.wire import Caller
 from farebox.payer import Bought, spending_under
 
+_ASKS_FOR_A_PRICE: Final = b"l402=require"
 _ABOUT: Final = b"""This is a farebox proxy: it fetches what you ask for and pays for it, within what your token allows.
 
   HTTP_PROXY=http://purse:TOKEN@%b  for http:// URLs; for https:// ones too, where it was started with --ca
@@ -102,6 +103,8 @@ class ForwardProxy:
         """Raises Refusal for what is not forwarded, whoever asks."""
         if request.method == b"TRACE":
             raise Refusal(405, "method-unknown", "TRACE is not forwarded", headers=((b"allow", b"GET, HEAD, POST"),))
+        if _ASKS_FOR_A_PRICE in elements(fields, b"prefer"):
+            raise Refusal(403, "pays-by-itself", "This proxy pays, and can't be asked what it would cost")
         if b"websocket" in elements(fields, b"upgrade"):
             raise Refusal(501, "no-websockets", "Websockets are not carried, because a call is what is paid for")
         if self._via.partition(b" ")[2] in b" ".join(values(fields, b"via")).lower().split(b" "):

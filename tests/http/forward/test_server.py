@@ -153,12 +153,25 @@ async def test_of_strangers_the_one_who_came_first_gives_way_and_whose_token_is_
         assert 407 == await crowd.call(b"", on=strangers[1])
 
 
-async def test_whoever_has_shown_a_token_never_gives_way(open_agency: Any) -> None:
+async def test_whoever_is_being_answered_never_gives_way(open_agency: Any) -> None:
     async with open_agency() as agency, at(agency.proxy) as crowd:
         known = [await crowd.come() for _ in range(PLACES)]
         assert [200] * PLACES == [await crowd.call(on=line) for line in known]
-        assert [503, 503] == [await crowd.call(fields) for fields in (b"", SHOWN)]
+        with agency.purse.reading():  # so that all of them are being answered for as long as this
+            answered = [asyncio.create_task(crowd.call(on=line)) for line in known]
+            await asyncio.sleep(0.1)
+            assert [503, 503] == [await crowd.call(fields) for fields in (b"", SHOWN)]
+        assert [200] * PLACES == await asyncio.gather(*answered)
+
+
+async def test_of_those_with_a_token_the_first_that_waits_between_two_requests_gives_way(open_agency: Any) -> None:
+    async with open_agency() as agency, at(agency.proxy) as crowd:
+        known = [await crowd.come() for _ in range(PLACES)]
         assert [200] * PLACES == [await crowd.call(on=line) for line in known]
+        assert 200 == await crowd.call()
+        async with asyncio.timeout(5):
+            assert b"" == await known[0][0].read()
+        assert [200] * (PLACES - 1) == [await crowd.call(on=line) for line in known[1:]]
 
 
 async def test_a_stranger_who_does_not_read_what_he_is_told_is_hung_up_on_all_the_same(open_agency: Any) -> None:

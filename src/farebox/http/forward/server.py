@@ -5,8 +5,9 @@ Rules
 2. Whoever is being answered when the proxy is told to end gets the answer; a purchase that takes longer than the drain
    stays held, and is looked up when its call is made again.
 3. Behind a tunnel the same rules hold: what is heard there is a request to its host, under the token of the tunnel.
-4. When there are too many connections, the oldest that has shown no good token gives way to the next. Whoever has shown
-   one never does; and while all others are having theirs looked at, whoever comes next waits to be taken.
+4. When there are too many connections, the oldest that has shown no good token gives way to the next; where all have
+   shown one, the oldest that waits between two requests. Whoever is being answered never does; and while strangers are
+   having their tokens looked at, whoever comes next waits to be taken.
 """
 
 from __future__ import annotations
@@ -105,21 +106,26 @@ class ForwardServer:
                 await asyncio.sleep(_MOMENT_S)
                 continue
             caller = Caller(reader, writer, self._patience, room=self._room)
-            is_full = len(self._callers) >= self._most and all(each.known for each, _ in self._callers.values())
+            is_full = len(self._callers) >= self._most and all(
+                each.known and not each.idle for each, _ in self._callers.values()
+            )
             task = loop.create_task(self._attend(caller, writer, is_full=is_full))
             self._callers[task] = caller, writer
             task.add_done_callback(lambda done: self._callers.pop(done, None))
             await self._make_room(task)
 
     async def _make_room(self, newcomer: asyncio.Task[None]) -> None:
-        """Have a stranger give way, if need be, when there is one whose token is not being looked at."""
+        """Have somebody give way, if need be: a stranger before whoever is known, and who came first before others."""
         while len(self._callers) > self._most:
             others = {task: caller for task, (caller, _) in self._callers.items() if task is not newcomer}
             strangers = [task for task, caller in others.items() if not caller.known]
-            if (oldest := next((task for task in strangers if not others[task].asking), None)) is not None:
-                _, writer = self._callers.pop(oldest)
-                writer.transport.abort()
-                oldest.cancel()
+            leaving = [task for task in strangers if not others[task].asking]
+            if not strangers:
+                leaving = [task for task, caller in others.items() if caller.idle]
+            if leaving:
+                _, writer = self._callers.pop(leaving[0])
+                (writer.close if others[leaving[0]].known else writer.transport.abort)()
+                leaving[0].cancel()
             elif strangers:
                 await asyncio.sleep(_MOMENT_S)
             else:

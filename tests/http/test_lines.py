@@ -182,7 +182,7 @@ async def test_a_reply_without_an_end_in_which_nothing_comes_is_no_reply() -> No
         await asyncio.sleep(WITHIN.total_seconds())
 
     async with served(keep) as url:
-        for reply in await every_way(url, None, timeout=QUIET, endless=QUIET):
+        for reply in await every_way(url, None, timeout=10 * QUIET, endless=10 * QUIET):
             assert (0, True, "ReadTimeout") == (reply.status, reply.sent, reply.reason)
 
 

@@ -53,7 +53,7 @@ def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> Exit:
     """Make the call and give its answer. Raises PurchaseError, ConfigError, MalformedValue, StoreUnavailable."""
     began = time.monotonic()
     request = read_request(wanted)
-    if wanted.most is not None and is_paid_for_by_a_proxy(request.url.host):
+    if wanted.most is not None and _is_paid_for_by_a_proxy(request.url.host):
         why = "http_proxy leads to a farebox proxy, which pays within limits of its own: --max says nothing to it"
         raise UsageError(f"{why}; unset it, or leave --max out. Nothing was sent")
     told = Told(quiet=wanted.quiet, verbose=wanted.verbose)
@@ -101,7 +101,7 @@ def _buy(wanted: Wanted, told: Told, client: Client, purse: Purse, request: http
     return tell_answer(wanted, told, *taken, began=began)
 
 
-def is_paid_for_by_a_proxy(host: str) -> bool:
+def _is_paid_for_by_a_proxy(host: str) -> bool:
     """Whether the environment has calls to this host go through a `farebox proxy`, with a token of it."""
     ways = getproxies()
     return not proxy_bypass(host) and any(f":{PREFIX}" in way for way in ways.values())

@@ -123,8 +123,7 @@ class ForwardServer:
             if not strangers:
                 leaving = [task for task, caller in others.items() if caller.idle]
             if leaving:
-                _, writer = self._callers.pop(leaving[0])
-                (writer.close if others[leaving[0]].known else writer.transport.abort)()
+                _hang_up(*self._callers.pop(leaving[0]))
                 leaving[0].cancel()
             elif strangers:
                 await asyncio.sleep(_MOMENT_S)
@@ -146,8 +145,7 @@ class ForwardServer:
         except Exception:
             log.exception("proxy-failed")
         finally:
-            # A stranger's connection does not last until he has read what is still to be sent.
-            (writer.close if caller.known else writer.transport.abort)()
+            _hang_up(caller, writer)
 
     async def _tunnel(self, authority: Authority, asked: Tunnelled, writer: asyncio.StreamWriter) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -171,3 +169,8 @@ class ForwardServer:
                 await self.converse(caller, asked)
             finally:
                 inner.close()
+
+
+def _hang_up(caller: Caller, writer: asyncio.StreamWriter) -> None:
+    """A stranger's connection does not last until he has read what is still to be sent."""
+    (writer.close if caller.known else writer.transport.abort)()

@@ -29,7 +29,7 @@ Say = Callable[[bytes], None]
 
 _DRIP_EVERY_S: Final = 0.05
 _GIBIBYTE_IN_MEBIBYTES: Final = 1024
-_HEAD: Final = b"HTTP/1.1 402 Payment Required\r\ncontent-type: application/json\r\n"
+_HEAD: Final = b"HTTP/1.1 402 Payment Required\r\nconnection: close\r\ncontent-type: application/json\r\n"
 
 
 def _body(coding: bytes, data: bytes) -> bytes:

@@ -2,11 +2,13 @@
 
 `python bench/buying.py ROUNDS` prints JSON: for each row the CPU microseconds per call, one number per slice, all
 threads counted. Slices are interleaved: A B C … C B A. The wallet proves each payment at once, so that its time is
-apart; the purse is a file, and every step of a payment in it is durable.
+apart; the purse is a file, and every step of a payment in it is durable. `paid` has a new purse in each slice, `busy`
+one that counts some thousand purchases of that day.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import tempfile
@@ -26,7 +28,8 @@ from farebox.testing.buyers import Mint, ScriptedWallet
 
 BODY = json.dumps({"data": "x" * 1010}).encode()
 KIND = {"content-type": "application/json"}
-CALLS = {"plain": 1000, "free": 500, "kept": 1000, "paid": 200}
+CALLS = {"plain": 1000, "free": 500, "kept": 1000, "paid": 200, "busy": 200}
+BOUGHT_BEFORE = 2000
 URL = "https://shop.example/scores?of=42"
 
 
@@ -82,24 +85,34 @@ def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
     """Every row, in interleaved slices."""
     once, again = Seller(sells_once=True), Seller(sells_once=False)
     opened = []
-    for name, seller in (("once", once), ("again", again)):
+
+    def paying(name: str, seller: Seller) -> httpx.Client:
         wallet = ScriptedWallet(seller.mint)
         opened.append(open_buyer(wallet=wallet, budget="1000000000 sat/day", purse=folder / f"{name}.db"))
-    paying = Client(buyer=opened[0], transport=httpx.MockTransport(once))
-    keeping = Client(buyer=opened[1], transport=httpx.MockTransport(again))
+        return Client(buyer=opened[-1], transport=httpx.MockTransport(seller))
+
+    keeping, busy = paying("again", again), paying("busy", once)
     free = Client(buyer=opened[0], transport=httpx.MockTransport(answers))
     plain = httpx.Client(transport=httpx.MockTransport(answers))
     again.prepare(1)
     assert keeping.get(URL).extensions["farebox"].paid
     assert keeping.get(URL).extensions["farebox"].reused
-    once.prepare(CALLS["paid"] * (2 * rounds + 1))
-    rows = {"plain": plain, "free": free, "kept": keeping, "paid": paying}
+    once.prepare(BOUGHT_BEFORE + (CALLS["paid"] + CALLS["busy"]) * 2 * rounds)
+    for client, calls in (
+        (plain, CALLS["plain"]),
+        (free, CALLS["free"]),
+        (keeping, CALLS["kept"]),
+        (busy, BOUGHT_BEFORE),
+    ):
+        measured(lambda client=client: client.get(URL), calls)  # type: ignore[misc] # bound at once
+    gc.collect()
+    gc.freeze()  # what was prepared is the sellers', and no buyer's garbage
     told: dict[str, list[float]] = {name: [] for name in CALLS}
-    for name, client in rows.items():
-        measured(lambda client=client: client.get(URL), CALLS[name])  # type: ignore[misc] # bound at once
-    for _ in range(rounds):
-        for name in [*CALLS, *reversed(CALLS)]:
-            told[name].append(measured(lambda client=rows[name]: client.get(URL), CALLS[name]))  # type: ignore[misc]
+    for number in range(rounds):
+        for place, name in enumerate([*CALLS, *reversed(CALLS)]):
+            rows = {"plain": plain, "free": free, "kept": keeping, "busy": busy}
+            client = rows[name] if name in rows else paying(f"new-{number}-{place}", once)
+            told[name].append(measured(lambda client=client: client.get(URL), CALLS[name]))  # type: ignore[misc]
     for each in opened:
         each.close()
     return told

@@ -97,7 +97,7 @@ def _in_process(run: Run) -> list[str]:
 def _buying(run: Run) -> list[str]:
     spent = {name: statistics.median(slices) for name, slices in run.buying.items()}
     plain = spent["plain"]
-    free, kept, paid = (spent[name] - plain for name in ("free", "kept", "paid"))
+    free, kept, paid, busy = (spent[name] - plain for name in ("free", "kept", "paid", "busy"))
     return [
         "## The buyer, inside the program's own process",
         "",
@@ -110,6 +110,7 @@ def _buying(run: Run) -> list[str]:
         f"| a call with a proof that is kept | {spent['kept'] / plain:.2f} | {kept:.0f} |",
         f"| a call that is paid: 402, audit, budget, the call again | {spent['paid'] / plain:.2f} | {paid:.0f} |",
         f"| the same, without the second round trip, which is httpx's | | {paid - plain:.0f} |",
+        f"| the same, in a purse that counts some thousand purchases of that day | | {busy - plain:.0f} |",
         "",
         _verdict("a paid call, of our own", paid - plain, MOST_PAID_US, "µs"),
         _verdict("a call with a proof that is kept", kept, MOST_KEPT_US, "µs"),

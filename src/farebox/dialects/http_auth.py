@@ -27,7 +27,7 @@ _MOST_CHALLENGES: Final = 64
 # Every repetition is possessive (`++`, `*+`), so no input makes the scanner go back over what it has read.
 _WORD: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # what the RFC calls a token
 _CONTROL: Final = r"\x00-\x08\x0a-\x1f\x7f"
-_QUOTED: Final = rf'"((?:[^"\\{_CONTROL}]|\\[^{_CONTROL}])*+)"'
+_QUOTED: Final = rf'"((?:[^"\\{_CONTROL}]++|\\[^{_CONTROL}])*+)"'
 _UNQUOTED: Final = r"([!#-+\--\[\]-~\x80-\U0010ffff]++)"
 _END: Final = r"(?=[ \t]*+(?:,|\Z))"
 
@@ -145,9 +145,13 @@ def _read_parameters(text: str, at: int) -> tuple[Pairs, int]:
         if name in parameters:
             raise MalformedChallenge("a parameter is given twice", at=at)
         quoted = match[2]
-        parameters[name] = match[3] if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        parameters[name] = match[3] if quoted is None else _unescape(quoted)
         at = _skip(text, match.end())
     return tuple(parameters.items()), at
+
+
+def _unescape(quoted: str) -> str:
+    return _ESCAPED.sub(r"\1", quoted) if "\\" in quoted else quoted
 
 
 def _skip(text: str, at: int) -> int:

@@ -49,6 +49,7 @@ _ECHOED: Final = frozenset((*_REQUIRED, "expires", "digest", "description", "opa
 _SEALED: Final = ("realm", "method", "intent", "request", "expires", "digest", "opaque")
 _PURPOSE: Final = "payment challenge id"
 _MOST_CHARACTERS: Final = 16 * 1024
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # in their order: nothing is hashed here
 _TOLD_NETWORKS: Final = frozenset((Network.MAINNET, Network.REGTEST, Network.SIGNET))  # the draft names no other
 
 _REALM: Final = re.compile(r"[ -{}~]{1,255}")  # printable ASCII without the bar
@@ -177,10 +178,8 @@ class PaymentAuth:
             "challenge": dict(credential.parameters),
             "payload": {"preimage": credential.preimage.reveal().hex()},
         }
-        # Not canonical: sorting would lose the order of the parameters, and nothing is hashed here.
-        text = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
         try:
-            return Wire(headers=(("authorization", f"Payment {write_base64url(text.encode())}"),))
+            return Wire(headers=(("authorization", f"Payment {write_base64url(_ENCODER.encode(shown).encode())}"),))
         except UnicodeEncodeError:  # bytes of a header that are no text, as some libraries have them
             raise MalformedCredential("a parameter of the challenge is no text") from None
 

@@ -76,12 +76,13 @@ class Parking(ABC):
     def note(self, tx: Connection, origin: str, resource: str, price: Amount, payee: bytes, now: datetime) -> None:
         """The same within a transaction."""
         row = {"origin": origin, "resource": resource, "price_msat": price.msat, "payee": payee, "now_ms": in_ms(now)}
-        [(known_msat, *_)] = tx.execute(self.SQL["seen"], row).fetchall()
+        [(known_msat, _, known_payee)] = tx.execute(self.SQL["seen"], row).fetchall()
         if known_msat is None:
             account = {"account": account_text(priced_for(resource)), "no_account": NO_ACCOUNT}
             tx.execute(self.SQL["replace_oldest_price"], {**row, **account, "newer": MOST_PRICES - 1})
-        tx.execute(self.SQL["note_price"], row)
-        if payee:
+        if known_msat != price.msat:
+            tx.execute(self.SQL["note_price"], row)
+        if payee and known_payee is None:
             tx.execute(self.SQL["note_payee"], row)
 
     def change_payee(self, origin: str, payee: bytes) -> None:

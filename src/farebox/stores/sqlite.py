@@ -104,8 +104,6 @@ def _connect(path: Path | None, *, room: str, make_folder: bool = False) -> Sqli
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     except sqlite3.Error as error:
         connection.close()
         raise _unusable(path, room, error) from None
@@ -208,6 +206,8 @@ class SqliteEngine:
         """Raises ConfigError and StoreUnavailable as open_file does."""
         writing = open_file(path, room=room, moves=moves)
         reading = None if path is None else _connect(path, room=room)
+        writing.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        writing.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         writing.clock = clock
         self.now = clock
         self._waiting = Waiting()

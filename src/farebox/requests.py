@@ -77,7 +77,7 @@ class Adapter(BaseAdapter):
         trail = _trail_of(request) or Trail(origin=origin)
         shown = trail.at(origin)
         if shown is not None:
-            response = self._show_again(request, shown, options)
+            response = self._show_again(request, trail, shown, options)
         else:
             exchange = _Exchange(request, trail, whole=not stream)
             response = self._buy(exchange, options)
@@ -135,12 +135,14 @@ class Adapter(BaseAdapter):
         return None
 
     def _show_again(
-        self, request: requests.PreparedRequest, shown: Shown, options: dict[str, Any]
+        self, request: requests.PreparedRequest, trail: Trail, shown: Shown, options: dict[str, Any]
     ) -> requests.Response:
         """What a paid answer redirected to, within the origin."""
         response = self._over.send(_with_proof(request, shown.proof), stream=True, **options)
         if response.status_code == _PAYMENT_REQUIRED:
             response.close()
+            if trail.owed is not None:
+                self.buyer.drivers.note(trail.owed.trouble)
             raise shown.refused(str(request.url))
         return _carrying(response, shown.bought)
 

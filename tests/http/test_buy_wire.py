@@ -28,6 +28,7 @@ from farebox.core.errors import (
     OriginChanged,
     PaidNotServed,
     PaidRedirect,
+    SellerShunned,
     StoreUnavailable,
 )
 from farebox.core.secret import KeyRing
@@ -155,7 +156,7 @@ def test_a_redirect_of_the_paid_request_within_the_origin_keeps_the_proof(face: 
 def test_a_paid_redirect_to_what_costs_by_itself_is_told_and_still_there_for_who_follows_none(face: Face) -> None:
     face.shop.script = [face.shop.asks(), face.shop.redirects(307, "/v2/dvm"), face.shop.asks()]
     following = face.open(follow_redirects=True)
-    for _ in range(3):  # the third would be refused if the seller were thought to have taken money for nothing
+    for _ in range(3):
         with pytest.raises(PaidRedirect) as failure:
             face.call(client=following)
         assert str(failure.value.evidence["location"]).endswith("/v2/dvm")
@@ -165,7 +166,20 @@ def test_a_paid_redirect_to_what_costs_by_itself_is_told_and_still_there_for_who
     answer = face.call(client=face.open())
 
     assert (307, True) == (answer.status_code, answer.extensions["farebox"].replayed)
-    assert 1 == len(face.wallet.payments)
+    assert (1, None) == (len(face.wallet.payments), face.row.undelivered_at)
+
+
+def test_a_paid_redirect_to_what_costs_by_itself_is_held_against_the_seller(face: Face) -> None:
+    client = face.open(follow_redirects=True)
+    for number in range(2):
+        face.shop.script = [face.shop.asks(), face.shop.redirects(307, "/v2/dvm"), face.shop.asks()]
+        with pytest.raises(PaidRedirect):
+            face.call(url=f"{SHOP}?{number}", client=client)
+
+    with pytest.raises(SellerShunned):
+        face.call(url=f"{SHOP}?2", client=client)
+
+    assert 2 == len(face.wallet.payments)
 
 
 @pytest.mark.parametrize("to", ["/v2/dvm", "https://other.example/"])

@@ -260,7 +260,7 @@ class Payer:
                         refused = replace(refused, spent=False)
                     if refused.is_final:
                         yield _lost(purchase, refused.reason)
-                    elif refused.location is None:
+                    else:
                         yield from _mark_undelivered(purchase)
                     return refused
                 case NoAnswer(reason=reason):

@@ -179,3 +179,26 @@ async def test_a_stranger_who_does_not_read_what_he_is_told_is_hung_up_on_all_th
         _, writer = await crowd.come(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8403\r\n\r\n" * 5_000)
         with pytest.raises(ConnectionError):
             await crowd.go_on(writer)
+
+
+async def test_a_proxy_that_can_take_no_caller_any_more_ends_and_says_why_when_it_has_answered(
+    open_agency: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise LookupError("a fault of ours")
+
+    async def answer_and_fail(agency: Any) -> None:
+        async with asyncio.timeout(5), at(agency.proxy) as crowd:
+            kept = await crowd.come()
+            assert 200 == await crowd.call(on=kept)
+            with agency.purse.reading():  # so that it is being answered for as long as this
+                answered = asyncio.create_task(crowd.call(on=kept))
+                await asyncio.sleep(0.1)
+                monkeypatch.setattr(ForwardServer, "_make_room", fail)
+                await crowd.come()
+                await asyncio.sleep(0.1)
+            assert 200 == await answered
+
+    async with open_agency() as agency:
+        with pytest.raises(LookupError, match="a fault of ours"):
+            await answer_and_fail(agency)

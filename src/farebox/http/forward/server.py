@@ -56,12 +56,16 @@ class ForwardServer:
         self._ending = False
 
     async def serve(self, listening: socket.socket, *, until: asyncio.Event, drain: timedelta = _DRAIN) -> None:
-        """Hear callers until the event is set, then answer those that are being answered, for so long at most."""
-        taking = asyncio.create_task(self._take_callers(listening))
-        await until.wait()
+        """Hear callers until the event is set, then answer those that are being answered, for so long at most.
+
+        Raises, at the end, the fault that kept it from hearing callers before.
+        """
+        told, taking = asyncio.create_task(until.wait()), asyncio.create_task(self._take_callers(listening))
+        await asyncio.wait((told, taking), return_when=asyncio.FIRST_COMPLETED)
         self._ending = True
+        told.cancel()
         taking.cancel()
-        await asyncio.wait([taking])
+        await asyncio.wait((told, taking))
         listening.close()
         for caller, writer in list(self._callers.values()):
             caller.leave()
@@ -72,6 +76,8 @@ class ForwardServer:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        if not taking.cancelled():
+            taking.result()
 
     async def converse(self, caller: Caller, behind: Tunnelled | None = None) -> Tunnelled | None:
         """Answer request after request; a tunnel, if one is granted."""

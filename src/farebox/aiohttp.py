@@ -30,6 +30,7 @@ from farebox.http.buy_hops import Shown, Trail
 from farebox.http.buy_read import Basket, answered, can_call, digest_of, is_short_problem, target_of, with_members
 from farebox.http.buyer import Buyer, chosen_buyer
 from farebox.payer import Answered, Bought, Deliver, Drivers, NoAnswer, OutgoingCall, Send
+from farebox.payer.verdict import is_failure
 
 with extra("aiohttp"):
     import aiohttp
@@ -81,10 +82,15 @@ with warnings.catch_warnings():
         async def _request(self, *given: Any, **options: Any) -> aiohttp.ClientResponse:
             outer = options.pop("middlewares", None)
             options["middlewares"] = (*(self._outer if outer is None else outer), self._pay)
-            call = _hops.set([])
+            hops: list[Trail] = []
+            call = _hops.set(hops)
             follows = _follows.set(options.get("allow_redirects", True))
             try:
                 return await super()._request(*given, **options)
+            except Exception:
+                if hops and (owed := hops[0].owed) is not None:
+                    await self.buyer.drivers.anote(owed.trouble)
+                raise
             finally:
                 _hops.reset(call)
                 _follows.reset(follows)
@@ -107,8 +113,11 @@ with warnings.catch_warnings():
                 trail.owed = exchange.owed or trail.owed
                 if response.status in _REDIRECTS:
                     trail.shown = exchange.shown
-            if not _is_followed(response) and (owed := trail.delivers(response.status)) is not None:
-                await _watch(response, self.buyer.drivers, owed)
+            if trail.owed is not None and not _is_followed(response):
+                if is_failure(response.status):
+                    await self.buyer.drivers.anote(trail.owed.trouble)
+                else:
+                    await _watch(response, self.buyer.drivers, trail.owed)
             return response
 
         async def close(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
 from farebox.core.exchange import Wire
@@ -34,6 +35,7 @@ from farebox.http.buy_read import (
 )
 from farebox.http.buyer import Buyer, Terms, chosen_buyer
 from farebox.payer import Answered, Bought, Deliver, NoAnswer, OutgoingCall, Send
+from farebox.payer.verdict import is_failure
 
 with extra("requests"):
     import requests
@@ -46,7 +48,7 @@ _PART_BYTES: Final = 8192
 _SILENCE_S: Final = 10.0
 _LOST: Final = (requests.RequestException, HTTPError, OSError, ValueError)  # the last for a chunk of less than nothing
 
-_follows: ContextVar[bool] = ContextVar("farebox_follows", default=False)  # whether redirects of this call are followed
+_call: ContextVar[_Call | None] = ContextVar("farebox_call", default=None)  # none in a session of one's own
 
 
 class Adapter(BaseAdapter):
@@ -77,16 +79,21 @@ class Adapter(BaseAdapter):
         trail = _trail_of(request) or Trail(origin=origin)
         shown = trail.at(origin)
         if shown is not None:
-            response = self._show_again(request, trail, shown, options)
+            response = self._show_again(request, shown, options)
         else:
             exchange = _Exchange(request, trail, whole=not stream)
             response = self._buy(exchange, options)
             trail = Trail(origin=trail.origin, shown=exchange.shown, owed=exchange.owed or trail.owed)
+            if (call := _call.get()) is not None:
+                call.owed = trail.owed
         response.connection = self  # type: ignore[assignment] # an auth of the caller's sends again through it
         if response.is_redirect:
             request.hooks = _Redirected(request, trail)
-        if not _is_followed(response) and (owed := trail.delivers(response.status_code)) is not None:
-            _watch(response.raw, self.buyer, owed)
+        if trail.owed is not None and not _is_followed(response):
+            if is_failure(response.status_code):
+                self.buyer.drivers.note(trail.owed.trouble)
+            else:
+                _watch(response.raw, self.buyer, trail.owed)
         return response
 
     def _buy(self, exchange: _Exchange, options: dict[str, Any]) -> requests.Response:
@@ -135,14 +142,12 @@ class Adapter(BaseAdapter):
         return None
 
     def _show_again(
-        self, request: requests.PreparedRequest, trail: Trail, shown: Shown, options: dict[str, Any]
+        self, request: requests.PreparedRequest, shown: Shown, options: dict[str, Any]
     ) -> requests.Response:
         """What a paid answer redirected to, within the origin."""
         response = self._over.send(_with_proof(request, shown.proof), stream=True, **options)
         if response.status_code == _PAYMENT_REQUIRED:
             response.close()
-            if trail.owed is not None:
-                self.buyer.drivers.note(trail.owed.trouble)
             raise shown.refused(str(request.url))
         return _carrying(response, shown.bought)
 
@@ -168,14 +173,29 @@ class Session(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         """What requests calls, also for each hop of a redirect that it follows."""
-        call = _follows.set(_follows.get() or options.get("allow_redirects", True))
+        if _call.get() is not None:
+            return super().send(request, **options)
+        call = _Call(follows=options.get("allow_redirects", True))
+        whole = _call.set(call)
         try:
             return super().send(request, **options)
+        except Exception:
+            if call.owed is not None:
+                self.buyer.drivers.note(call.owed.trouble)
+            raise
         finally:
-            _follows.reset(call)
+            _call.reset(whole)
 
 
 # --- one call ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """One call of a Session, with all its hops. follows: whether redirects are followed. owed: as in Trail."""
+
+    follows: bool
+    owed: Deliver | None = None
 
 
 class _Exchange:
@@ -223,7 +243,8 @@ class _Exchange:
 
 def _is_followed(response: requests.Response) -> bool:
     """Whether the session goes where it leads."""
-    return _follows.get() and response.is_redirect and bool(response.headers["location"])
+    call = _call.get()
+    return call is not None and call.follows and response.is_redirect and bool(response.headers["location"])
 
 
 def _carrying(response: requests.Response, bought: Bought) -> requests.Response:

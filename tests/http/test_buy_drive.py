@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from farebox.core.amount import Amount
-from farebox.core.errors import PaidNotServed, PaymentUnresolved
+from farebox.core.errors import PaidNotServed, PaymentUnresolved, SellerShunned
 from farebox.core.payment import DrawState
 from farebox.core.ports import Paid, Unresolved
 from farebox.core.secret import Secret
@@ -257,6 +257,68 @@ def test_an_auth_shows_the_proof_of_a_lost_answer_when_the_call_is_made_again(ki
     assert answer.json() == ANSWER
     assert answer.extensions["farebox"].replayed
     assert len(face.wallet.payments) == 1
+
+
+@pytest.mark.parametrize("kind", FACES[2:])
+def test_answers_that_an_auth_never_hears_of_are_held_against_the_seller(kind: str) -> None:
+    face = Face(kind)
+    client = face.open()
+    for number in range(2):
+        face.shop.script = [face.shop.asks(), face.library.RemoteProtocolError("cut")]
+        with pytest.raises(face.library.RemoteProtocolError):
+            face.call(url=f"{SHOP}?{number}", client=client)
+
+    with pytest.raises(SellerShunned):
+        face.call(url=f"{SHOP}?2", client=client)
+
+    assert 2 == len(face.wallet.payments)
+
+
+@pytest.mark.parametrize("kind", FACES[2:])
+def test_an_answer_that_the_caller_did_not_wait_for_is_not_held_against_the_seller(kind: str) -> None:
+    face = Face(kind)
+
+    async def cancelled() -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr] # there is one
+        await asyncio.sleep(0)
+
+    def interrupted(_: Any) -> Any:
+        if face.is_async:
+            return cancelled()
+        raise KeyboardInterrupt
+
+    face.shop.script = [face.shop.asks()]
+    face.shop.serve = interrupted  # type: ignore[method-assign]
+    with pytest.raises((KeyboardInterrupt, asyncio.CancelledError)):
+        face.call()
+
+    assert (1, False, None) == (len(face.wallet.payments), face.row.served, face.row.undelivered_at)
+
+
+def test_a_problem_that_breaks_off_when_it_was_paid_for_is_an_answer_that_got_lost(face: Face) -> None:
+    def breaks_off() -> Any:
+        headers = {"content-type": "application/problem+json", "content-length": "500"}
+        return face.shop.answer(500, Parts([b"{"], face.library.ReadError("cut")), headers)
+
+    face.shop.script = [face.shop.asks(), *[breaks_off() for _ in range(4)]]
+
+    with pytest.raises(PaidNotServed):
+        face.call()
+
+    assert (1, False) == (len(face.wallet.payments), face.row.served)
+    assert face.row.undelivered_at is not None
+    assert ANSWER == face.call().json()
+    assert 1 == len(face.wallet.payments)
+
+
+@pytest.mark.parametrize("kind", CLIENTS[:2])
+@pytest.mark.parametrize("to", ["http://xn--/", "http://xn--a.example/"])
+def test_a_redirect_to_what_idna_can_not_read_is_the_librarys_own_error(kind: str, to: str) -> None:
+    face = Face(kind)
+    face.shop.script = [face.shop.redirects(302, to)]
+
+    with pytest.raises((httpx.RemoteProtocolError, httpx2.RemoteProtocolError), match="Invalid host"):
+        face.call()
 
 
 # --- a proof that is good for more than one call ----------------------------------------------------------------------

@@ -386,3 +386,16 @@ def test_each_window_of_the_budget_is_told_with_what_is_left(errand: Errand) -> 
     told = asyncio.run(shopper.aleft()) if errand.is_async else shopper.left()
 
     assert "budget left: 479 sat of 500 sat/day\nbudget left: 50 sat of 50 sat/call" == told
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "zip", "no such thing"])
+def test_text_in_a_charset_that_is_none_is_told_all_the_same(errand: Errand, charset: str) -> None:
+    errand.answers(b"zz-99999999999999", content_type=f"text/plain; charset={charset}")
+
+    assert ["body:", "zz-99999999999999"] == errand.fetch()[-2:]
+
+
+def test_a_redirect_to_what_is_no_host_is_told(errand: Errand) -> None:
+    errand.face.shop.script = [errand.face.shop.redirects(302, "http://xn--/")]
+
+    assert "error: no-answer" == errand.fetch()[0]

@@ -211,6 +211,31 @@ def test_a_paid_redirect_that_leads_to_no_answer_is_not_paid_again(kind: str, br
 
 
 @pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("end", ["401", "429", "500", "nothing", "a part", "round and round"])
+def test_a_paid_redirect_that_leads_to_no_answer_is_held_against_the_seller(kind: str, end: str) -> None:
+    face = Face(kind)
+    client = face.open(follow_redirects=True)
+    cut = face.library.RemoteProtocolError("cut")
+    ends = {
+        "nothing": lambda: [cut],
+        "a part": lambda: [face.shop.answers(Parts([b"{"], cut))],
+        "round and round": lambda: [face.shop.redirects(307, "/v2") for _ in range(40)],
+    }
+    errors = (requests.RequestException, aiohttp.ClientError, OSError)
+    for number in range(2):
+        face.shop.script = [face.shop.asks(), face.shop.redirects(307, "/v2")]
+        face.shop.script += ends[end]() if end in ends else [face.shop.problem(int(end), "broken")]
+        with suppress(*errors):
+            face.call(url=f"{SHOP}?{number}", client=client)
+
+    face.shop.script = []
+    with pytest.raises(SellerShunned):
+        face.call(url=f"{SHOP}?2", client=client)
+
+    assert 2 == len(face.wallet.payments)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
 def test_a_redirect_that_was_paid_for_after_another_one_is_not_paid_again(kind: str) -> None:
     face = Face(kind)
     client = face.open(follow_redirects=True)

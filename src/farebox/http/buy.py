@@ -25,9 +25,9 @@ from farebox.core.amount import Amount
 from farebox.core.budget import Budget
 from farebox.core.ports import Purchase, Purse, Wallet
 from farebox.http.buy_drive import Exchange, Heard, aflow, flow
-from farebox.http.buy_wire import check_place, library_of, of_library
+from farebox.http.buy_wire import check_place, library_of, misled, of_library
 from farebox.http.buyer import Buyer, Terms, chosen_buyer
-from farebox.payer import NoAnswer, Offer, Telling
+from farebox.payer import Offer, Telling
 
 T = TypeVar("T")
 
@@ -139,15 +139,15 @@ class Paying(_Blocking):
             story.close()
 
     def _send_one(self, exchange: Exchange, outgoing: httpx.Request, options: dict[str, Any]) -> Heard:
-        if outgoing is exchange.request:
-            return super().send(outgoing, stream=True, **options)
         library = library_of(outgoing)
+        if outgoing is not exchange.request:
+            options = options | exchange.manner | {"auth": library.Auth()}
         try:
-            return super().send(outgoing, stream=True, **(options | exchange.manner | {"auth": library.Auth()}))
-        except (library.RequestError, library.InvalidURL, UnicodeError) as error:  # so it takes some redirects
-            if not exchange.is_owed:
-                raise
-            return NoAnswer(reason=type(error).__name__)
+            return super().send(outgoing, stream=True, **options)
+        except UnicodeError:
+            return exchange.unheard(misled(outgoing))
+        except (library.RequestError, library.InvalidURL) as error:
+            return exchange.unheard(error)
 
     def _send_single_request(self, request: httpx.Request) -> httpx.Response:
         check_place(request)  # also of each hop of a redirect, which nothing public shows
@@ -229,15 +229,15 @@ class PayingAsync(_Awaiting):
             await story.aclose()
 
     async def _send_one(self, exchange: Exchange, outgoing: httpx.Request, options: dict[str, Any]) -> Heard:
-        if outgoing is exchange.request:
-            return await super().send(outgoing, stream=True, **options)
         library = library_of(outgoing)
+        if outgoing is not exchange.request:
+            options = options | exchange.manner | {"auth": library.Auth()}
         try:
-            return await super().send(outgoing, stream=True, **(options | exchange.manner | {"auth": library.Auth()}))
-        except (library.RequestError, library.InvalidURL, UnicodeError) as error:  # so it takes some redirects
-            if not exchange.is_owed:
-                raise
-            return NoAnswer(reason=type(error).__name__)
+            return await super().send(outgoing, stream=True, **options)
+        except UnicodeError:
+            return exchange.unheard(misled(outgoing))
+        except (library.RequestError, library.InvalidURL) as error:
+            return exchange.unheard(error)
 
     async def _send_single_request(self, request: httpx.Request) -> httpx.Response:
         check_place(request)  # as in Paying

@@ -6,6 +6,7 @@ that got lost, too.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ from farebox.http.buy_wire import (
     watch,
     with_proof,
 )
-from farebox.payer import Answered, Bought, Deliver, Drivers, NoAnswer, Send, Telling
+from farebox.payer import Answered, Bought, Deliver, Drivers, NoAnswer, Remember, Send, Telling
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Exchange:
         self.whole = whole
         self.response: httpx.Response | None = None
         self.manner: dict[str, bool] = {}  # how the request that is sent next has to be sent
-        self.is_owed = False  # whether an answer to what is being sent was paid for
+        self.trouble: Remember | None = None  # see Send, of what is being sent
         self._asked = request  # what the seller asked money for in the end, after redirects within the origin
 
     @property
@@ -57,7 +58,7 @@ class Exchange:
 
     def outgoing(self, step: Send) -> httpx.Request:
         """What to send: the request itself, or one with the proof."""
-        self.is_owed = step.is_owed
+        self.trouble = step.trouble
         if step.proof is None:
             return self.request
         is_loose = step.proof.query or step.proof.body or any(name != "authorization" for name, _ in step.proof.headers)
@@ -72,12 +73,17 @@ class Exchange:
         if isinstance(result, Bought):
             self.answer.extensions["farebox"] = result
 
-    def heard(self, response: httpx.Response, answer: Answered) -> Answered:
-        """Keep what came."""
-        self.response = response
+    def heard(self, answer: Answered) -> Answered:
+        """Keep who asked for money."""
         if answer.origin == self.call.named and answer.status == httpx.codes.PAYMENT_REQUIRED:
-            self._asked = response.request
+            self._asked = self.answer.request
         return answer
+
+    def unheard(self, error: Exception) -> NoAnswer:
+        """What to make of it that no answer came, or none to be read. Raises the error where none was paid for."""
+        if self.trouble is None:
+            raise error
+        return NoAnswer(reason=type(error).__name__)
 
 
 def flow(drivers: Drivers, exchange: Exchange, telling: Telling[T]) -> Generator[httpx.Request, Heard, None]:
@@ -87,14 +93,27 @@ def flow(drivers: Drivers, exchange: Exchange, telling: Telling[T]) -> Generator
             match step:
                 case Send():
                     heard = yield exchange.outgoing(step)
-                    telling.reply(heard if isinstance(heard, NoAnswer) else exchange.heard(heard, hear(heard)))
+                    telling.reply(heard if isinstance(heard, NoAnswer) else _hear(exchange, heard))
                 case Deliver():
                     telling.reply(_deliver(drivers, exchange, step))
             if exchange.response is not None and telling.step is not None and not isinstance(telling.step, Deliver):
                 drop(exchange.response)
+    except GeneratorExit as left:
+        # An `Auth` is not told what became of its request; but that it is left for an error of the library shows.
+        if exchange.trouble is not None and isinstance(left.__context__, library_of(exchange.request).RequestError):
+            drivers.note(exchange.trouble)
+        raise
     finally:
         telling.close()
     exchange.end(telling.result)
+
+
+def _hear(exchange: Exchange, response: httpx.Response) -> Answered | NoAnswer:
+    exchange.response = response
+    try:
+        return exchange.heard(hear(response))
+    except library_of(response).RequestError as error:
+        return exchange.unheard(error)
 
 
 def _deliver(drivers: Drivers, exchange: Exchange, step: Deliver) -> NoAnswer | None:
@@ -117,14 +136,32 @@ async def aflow(drivers: Drivers, exchange: Exchange, telling: Telling[T]) -> As
             match step:
                 case Send():
                     heard = yield exchange.outgoing(step)
-                    telling.reply(heard if isinstance(heard, NoAnswer) else exchange.heard(heard, await ahear(heard)))
+                    telling.reply(heard if isinstance(heard, NoAnswer) else await _ahear(exchange, heard))
                 case Deliver():
                     telling.reply(await _adeliver(drivers, exchange, step))
             if exchange.response is not None and telling.step is not None and not isinstance(telling.step, Deliver):
                 await adrop(exchange.response)
+    except GeneratorExit:
+        if exchange.trouble is not None and not _is_cancelled():  # as above, where an error does not show
+            await drivers.anote(exchange.trouble)
+        raise
     finally:
         telling.close()
     exchange.end(telling.result)
+
+
+async def _ahear(exchange: Exchange, response: httpx.Response) -> Answered | NoAnswer:
+    exchange.response = response
+    try:
+        return exchange.heard(await ahear(response))
+    except library_of(response).RequestError as error:
+        return exchange.unheard(error)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the caller who breaks off: a timeout of his, or an end of his program."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _adeliver(drivers: Drivers, exchange: Exchange, step: Deliver) -> NoAnswer | None:

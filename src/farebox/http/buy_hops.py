@@ -5,19 +5,16 @@ Rules
 2. A proof that was answered with a redirect goes along within the origin, and is lost for good outside of it.
 3. One call is paid once: a hop that goes with a proof is never bought.
 4. A redirect that was paid for is served, where it is followed, when what it leads to is: one that leads to what costs
-   is shown its proof again by the same call, and not paid again.
+   is shown its proof again by the same call, and not paid again. One that leads to nothing is held against its seller.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from farebox.core.errors import PaidRedirect
 from farebox.core.exchange import Wire
 from farebox.payer import Bought, Deliver
-
-_FAILURES: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +55,3 @@ class Trail:
     def strays(self, origin: str) -> bool:
         """Whether nothing is paid for a hop to this origin: it is another one, or what led there was paid for."""
         return origin != self.origin or self.owed is not None
-
-    def delivers(self, status: int) -> Deliver | None:
-        """What to tell the purse when this answer, which is no redirect, has come whole; a failure serves nobody."""
-        return self.owed if status < _FAILURES else None

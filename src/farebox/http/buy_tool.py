@@ -215,7 +215,7 @@ class Page:
             return [f"body: not shown, for it is coded as {_line(self._coding)} and that badly, or unknown here"]
         try:
             text = decoded.decode(self._answer.charset_encoding or "utf-8", errors="strict")
-        except (UnicodeDecodeError, LookupError):
+        except (UnicodeError, LookupError):
             text = decoded.decode("utf-8", errors="ignore")
             if len(text.encode()) < 0.9 * len(decoded):
                 return [f"body: not shown, {len(decoded)} bytes that are no text"]

@@ -103,6 +103,13 @@ def check_place(request: httpx.Request) -> None:
         raise library_of(request).InvalidURL("nobody can have such a host or port")
 
 
+def misled(request: httpx.Request) -> httpx.RemoteProtocolError:
+    """The library's error for a redirect to what is no host: of some it raises idna's own."""
+    error: httpx.RemoteProtocolError = library_of(request).RemoteProtocolError("Invalid host in location header.")
+    error.request = request
+    return error
+
+
 def _origin(url: httpx.URL) -> str:
     return origin_of(url.scheme, url.raw_host.decode("ascii"), url.port)
 

@@ -21,6 +21,7 @@ from farebox.payer.steps import (
     Step,
     Story,
     TakeOver,
+    undelivered,
 )
 
 
@@ -37,9 +38,9 @@ def send(proof: Wire | None = None) -> Story[Answered]:
     raise _unfit(step, reply)
 
 
-def show(proof: Wire) -> Story[Answered | NoAnswer]:
+def show(proof: Wire, payment_hash: bytes) -> Story[Answered | NoAnswer]:
     """Ask for Send, of a call whose answer is owed."""
-    step = Send(proof=proof, is_owed=True)
+    step = Send(proof=proof, trouble=undelivered(payment_hash))
     reply = yield step
     if isinstance(reply, Answered | NoAnswer):
         return reply

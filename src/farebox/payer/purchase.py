@@ -54,6 +54,7 @@ from farebox.payer.steps import (
     RecallProofs,
     Story,
     Wait,
+    undelivered,
 )
 from farebox.payer.verdict import ComeAgain, Refused, judge
 
@@ -276,7 +277,7 @@ class Payer:
         raise PaidNotServed(reason, retry_after_s=after // timedelta(seconds=1) or None)
 
     def _show_once(self, purchase: Purchase, proof: Wire) -> Story[Answered | NoAnswer | ComeAgain | Refused]:
-        heard = yield from show(proof)
+        heard = yield from show(proof, purchase.payment_hash)
         if isinstance(heard, NoAnswer):
             return heard
         verdict = judge(heard, purchase.payment_hash, dialects=self._dialects, now=self._clock())
@@ -325,7 +326,7 @@ def _lost(purchase: Purchase, reason: str) -> Mark:
 
 def _mark_undelivered(purchase: Purchase) -> Story[None]:
     with suppress(StoreUnavailable):  # what is told of it matters more than what is remembered
-        yield Mark(payment_hash=purchase.payment_hash, ending=Ending.UNDELIVERED)
+        yield undelivered(purchase.payment_hash)
 
 
 def _read_receipt(dialect: Dialect, wire: Wire, purchase: Purchase) -> Receipt | None:

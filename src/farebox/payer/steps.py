@@ -86,12 +86,17 @@ class OutgoingCall:
 class Send:
     """Send the call, with a proof or without one. Reply: Answered, or NoAnswer if it was paid for just now or earlier.
 
-    is_owed: an answer to it was paid for, so that what goes wrong is told to the story. Of any other call it is the
-    library's own error, as it would be without farebox.
+    trouble: what the purse is told of a call whose answer was paid for, where whoever carries it gives up for what went
+    wrong, and does not tell the story. None of any other call: that is the library's own error, as without farebox.
     """
 
     proof: Wire | None = None
-    is_owed: bool = False
+    trouble: Mark | None = None
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether an answer to it was paid for, so that what goes wrong is told to the story."""
+        return self.trouble is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +119,7 @@ class Deliver:
     @property
     def trouble(self) -> Mark:
         """What the purse is told when it breaks off."""
-        return Mark(payment_hash=self.payment_hash, ending=Ending.UNDELIVERED)
+        return undelivered(self.payment_hash)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +205,11 @@ class Mark:
     payment_hash: bytes
     ending: Ending
     reason: str = ""
+
+
+def undelivered(payment_hash: bytes) -> Mark:
+    """It was paid, and no answer came of it."""
+    return Mark(payment_hash=payment_hash, ending=Ending.UNDELIVERED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,11 @@ def judge(
     return None
 
 
+def is_failure(status: int) -> bool:
+    """Whether an answer of this status, whatever else it says, is none that anybody paid for."""
+    return status in (401, 402) or status in _COME_AGAIN or status >= 500
+
+
 def _payments_asked_for(told: Wire, dialects: Sequence[Dialect]) -> frozenset[bytes]:
     asked: set[bytes] = set()
     for dialect in dialects:

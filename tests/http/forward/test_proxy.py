@@ -154,14 +154,17 @@ async def test_a_redirect_is_the_callers_to_follow(open_agency: Any) -> None:
 @pytest.mark.parametrize(
     ("location", "expected"),
     [
-        (b"http://evil.test/", [b"/pay/http://evil.test/"]),
-        (b"https://evil.test:8443/a?b=c#d", [b"/pay/https://evil.test:8443/a?b=c#d"]),
-        (b"//evil.test/x", [b"/pay/https://evil.test/x"]),
+        (b"http://evil.test/", [b"/pay/elsewhere/http://evil.test/"]),
+        (b"https://evil.test:8443/a?b=c#d", [b"/pay/elsewhere/https://evil.test:8443/a?b=c#d"]),
+        (b"//evil.test/x", [b"/pay/elsewhere/https://evil.test/x"]),
+        (b"https://SHOP.test:443/a", [b"/pay/https://shop.test/a"]),
+        (b"http://shop.test/a", [b"/pay/elsewhere/http://shop.test/a"]),
+        (b"https://shop.test:8443/a", [b"/pay/elsewhere/https://shop.test:8443/a"]),
         (b"next?page=2", [b"/pay/https://shop.test/a/next?page=2"]),
         (b"/", [b"/pay/https://shop.test/"]),
         (b"ftp://evil.test/", []),
         (b"http:///", []),
-        (b"http://evil.test:99999999/", [b"/pay/http://evil.test:99999999/"]),
+        (b"http://evil.test:99999999/", [b"/pay/elsewhere/http://evil.test:99999999/"]),
         (b"http://\xff/", []),
     ],
 )
@@ -178,6 +181,46 @@ async def test_a_redirect_of_what_stood_behind_the_prefix_leads_to_the_proxy_aga
     async with open_agency(app) as agency:
         (answer,) = (await agency.hear(get(b"/pay/https://shop.test/a/b", host=b"127.0.0.1:8403", fields=OWN))).answers
         assert (307, expected) == (answer.status, answer.values(b"location"))
+
+
+@pytest.mark.parametrize("led", [False, True])
+async def test_where_a_redirect_led_to_another_origin_nothing_goes_along_by_which_the_caller_is_known(
+    open_agency: Any, *, led: bool
+) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"location", b"/next"), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 307, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    prefix, known = b"/pay/elsewhere/" if led else b"/pay/", {"authorization": "Bearer key", "cookie": "a=b"}
+    fields = OWN + b"".join(f"{name}: {value}\r\n".encode() for name, value in {**known, "x-mine": "1"}.items())
+    async with open_agency(app) as agency:
+        asked = get(prefix + b"http://evil.test/", host=b"127.0.0.1:8403", fields=fields)
+        (answer,) = (await agency.hear(asked)).answers
+        (sent,) = agency.sent
+        told = {name: sent.headers[name] for name in (*known, "x-mine") if name in sent.headers}
+    assert ({} if led else known) | {"x-mine": "1"} == told
+    assert [prefix + b"http://evil.test/next"] == answer.values(b"location")
+
+
+@pytest.mark.parametrize("host", [b"xn--", b"xn--a.example", b"a" * 64 + b".com"])
+@pytest.mark.parametrize("prefix", [b"", b"/pay/"])
+async def test_a_host_that_nobody_can_have_is_refused(host: bytes, prefix: bytes, open_agency: Any) -> None:
+    async with open_agency() as agency:
+        target = prefix + b"http://" + host + b"/"
+        heard = await agency.hear(get(target, host=b"127.0.0.1:8403", fields=OWN) if prefix else get(target, host=host))
+        assert [(400, "malformed-request")] == [(answer.status, problem(answer)) for answer in heard.answers]
+
+
+async def test_a_server_that_redirects_to_what_is_no_host_is_told_to_be_the_trouble(open_agency: Any) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"location", b"http://xn--/"), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 302, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with open_agency(app) as agency:
+        (answer,) = (await agency.hear(get(b"http://shop.test/"))).answers
+        assert 502 == answer.status
 
 
 async def test_requests_in_one_go_are_answered_one_after_the_other(open_agency: Any) -> None:

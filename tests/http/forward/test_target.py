@@ -39,7 +39,7 @@ def refused(target: str, host: bytes | None = HOST, method: bytes = b"GET", tunn
 def test_the_absolute_form_is_a_url_to_fetch(target: str, host: bytes, url: str) -> None:
     asked = read(target, host)
     assert isinstance(asked, Fetch)
-    assert (url, False) == (asked.url, asked.prefixed)
+    assert (url, "") == (asked.url, asked.server)
 
 
 def test_the_absolute_form_may_do_without_a_host_in_http_1_0() -> None:
@@ -47,17 +47,28 @@ def test_the_absolute_form_may_do_without_a_host_in_http_1_0() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "url"),
+    ("target", "url", "server"),
     [
-        ("/pay/https://shop.test/a?b=http://c", "https://shop.test/a?b=http://c"),
-        ("/pay/http://shop.test:8402", "http://shop.test:8402/"),
-        ("/pay/https:/shop.test/a", "https://shop.test/a"),
+        ("/pay/https://shop.test/a?b=http://c", "https://shop.test/a?b=http://c", "/pay/https://shop.test"),
+        ("/pay/http://shop.test:8402", "http://shop.test:8402/", "/pay/http://shop.test:8402"),
+        ("/pay/http://shop.test?a/b", "http://shop.test/?a/b", "/pay/http://shop.test"),
+        ("/pay/https:/shop.test/a", "https://shop.test/a", "/pay/https:/shop.test"),
+        ("/pay/HTTP://[2001:DB8::1]:80/", "http://[2001:db8::1]/", "/pay/HTTP://[2001:DB8::1]:80"),
+        ("/pay/elsewhere/https://shop.test/a", "https://shop.test/a", "/pay/elsewhere/https://shop.test"),
+        ("/pay/elsewhere/https:/shop.test", "https://shop.test/", "/pay/elsewhere/https:/shop.test"),
     ],
 )
-def test_behind_pay_stands_a_url_to_fetch(target: str, url: str) -> None:
+def test_behind_pay_stands_a_url_to_fetch(target: str, url: str, server: str) -> None:
     asked = read(target)
     assert isinstance(asked, Fetch)
-    assert (url, True) == (asked.url, asked.prefixed)
+    assert (url, server) == (asked.url, asked.server)
+
+
+@pytest.mark.parametrize(
+    "target", ["/pay/elsewhere/", "/pay/elsewhere/elsewhere/http://a/", "/pay/Elsewhere/http://a/"]
+)
+def test_behind_elsewhere_stands_a_url_too(target: str) -> None:
+    assert 400 == refused(target)
 
 
 def test_connect_asks_for_a_tunnel() -> None:

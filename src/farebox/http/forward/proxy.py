@@ -23,12 +23,14 @@ import httpx
 from farebox.core.allowance import Allowance
 from farebox.core.amount import NOTHING
 from farebox.core.errors import FareboxError, StoreUnavailable, TokenRefused
+from farebox.core.host import can_be_called
 from farebox.core.secret import Secret
 from farebox.http.buy import AsyncClient
 from farebox.http.forward.fields import Field, downstream_fields, elements, upstream_fields, values
+from farebox.http.forward.prefix import ELSEWHERE, behind, without_credentials
 from farebox.http.forward.reach import OutOfReach
 from farebox.http.forward.refusal import Refusal, malformed, refusal_of
-from farebox.http.forward.target import PAY, Fetch, Here, Own, Tunnel, read_target
+from farebox.http.forward.target import Fetch, Here, Own, Tunnel, read_target
 from farebox.http.forward.token import no_token, read_token
 from farebox.http.forward.wire import Caller
 from farebox.payer import Bought, spending_under
@@ -79,7 +81,7 @@ class ForwardProxy:
         if isinstance(asked, Own) and asked.path == "/":
             await _tell(caller, request, b"text/plain; charset=utf-8", _ABOUT.replace(b"%b", host or b"HERE"))
             return None
-        proxied = isinstance(asked, Tunnel) or (isinstance(asked, Fetch) and not asked.prefixed)
+        proxied = isinstance(asked, Tunnel) or (isinstance(asked, Fetch) and not asked.server)
         token = behind.token if behind else read_token(fields)
         if token is None:
             raise no_token(proxied=proxied)
@@ -124,18 +126,12 @@ class ForwardProxy:
         return asked
 
     async def _fetch(self, caller: Caller, request: h11.Request, asked: Fetch, allowance: Allowance) -> None:
-        try:
-            url = httpx.URL(asked.url)
-        except httpx.InvalidURL as error:
-            raise malformed(str(error)) from None
-        if url.raw_host.decode("ascii") != asked.place.host or url.userinfo:
-            raise malformed("the host can't be read")
-        outgoing = httpx.Request(
-            request.method.decode("ascii"),
-            url,
-            headers=upstream_fields(request.headers.raw_items(), via=self._via),
-            content=await caller.body(),
-        )
+        url = _url_of(asked)
+        fields = upstream_fields(request.headers.raw_items(), via=self._via)
+        if asked.server.startswith(ELSEWHERE):
+            fields = without_credentials(fields)
+        method, content = request.method.decode("ascii"), await caller.body()
+        outgoing = httpx.Request(method, url, headers=fields, content=content)
         with spending_under(allowance):
             try:
                 answer = await self._client.send(outgoing, stream=True)
@@ -150,8 +146,8 @@ class ForwardProxy:
 
     async def _pass_on(self, caller: Caller, answer: httpx.Response, allowance: Allowance, asked: Fetch) -> None:
         fields = downstream_fields(answer.headers.raw, via=self._via)
-        if asked.prefixed:
-            fields = [kept for field in fields if (kept := _behind_the_prefix(field, answer.url)) is not None]
+        if asked.server:
+            fields = [kept for field in fields if (kept := behind(field, answer.url, asked.server)) is not None]
         if values(answer.headers.raw, b"transfer-encoding"):
             fields = [field for field in fields if field[0].lower() != b"content-length"]
         bought: Bought = answer.extensions.get("farebox") or Bought()
@@ -205,15 +201,16 @@ async def _tell(caller: Caller, request: h11.Request, kind: bytes, body: bytes) 
     await caller.say(200, [(b"content-type", kind)], body)
 
 
-def _behind_the_prefix(field: Field, url: httpx.URL) -> Field | None:
-    """A `Location` as one behind `/pay/`: whoever follows it shows the token to us, and not to whom it leads."""
-    if field[0].lower() != b"location":
-        return field
-    with suppress(httpx.InvalidURL, UnicodeError):
-        place = url.join(field[1].decode("ascii"))
-        if place.scheme in ("http", "https") and place.host:
-            return field[0], f"{PAY}{place}".encode("ascii")
-    return None
+def _url_of(asked: Fetch) -> httpx.URL:
+    """The URL, where httpx reads the same host in it as we do. Raises Refusal."""
+    try:
+        url = httpx.URL(asked.url)
+        is_host = bool(url.host) and can_be_called(asked.place.host, asked.place.port)
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise malformed(str(error)) from None
+    if not is_host or url.raw_host.decode("ascii") != asked.place.host or url.userinfo:
+        raise malformed("the host can't be read")
+    return url
 
 
 async def _parts(answer: httpx.Response) -> AsyncGenerator[bytes, None]:

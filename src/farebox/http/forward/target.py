@@ -16,6 +16,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Final
 
+from farebox.http.forward.prefix import ELSEWHERE, PAY, server_of
 from farebox.http.forward.refusal import Refusal, malformed
 
 _PORTS: Final = MappingProxyType({"http": 80, "https": 443})
@@ -23,7 +24,6 @@ _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[
 _AUTHORITY: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 _ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)
-PAY: Final = "/pay/"
 _ONE_SLASH: Final = re.compile(r"(?i:(https?)):/(?=[^/])")  # what some clients make of two within a path
 # fetch.spec.whatwg.org, port blocking, as far as such a service could be at a seller's or in one's own network
 _BLOCKED_PORTS: Final = frozenset(
@@ -56,11 +56,11 @@ class Own:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
-    """A URL to be fetched, and paid for. prefixed: it stood behind `/pay/`."""
+    """A URL to be fetched, and paid for. server: where it stood behind `/pay/`, see `prefix.server_of`."""
 
     url: str
     place: Place
-    prefixed: bool = False
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,8 @@ def read_target(
 
 def _read_own(asked: str) -> Target:
     if asked.startswith(PAY):
-        return replace(_read_url(_ONE_SLASH.sub(r"\1://", asked.removeprefix(PAY), count=1)), prefixed=True)
+        url = asked.removeprefix(ELSEWHERE).removeprefix(PAY)
+        return replace(_read_url(_ONE_SLASH.sub(r"\1://", url, count=1)), server=server_of(asked))
     return Own(path=asked.partition("?")[0])
 
 

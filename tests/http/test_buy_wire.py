@@ -182,6 +182,26 @@ def test_a_paid_redirect_to_what_costs_by_itself_is_held_against_the_seller(face
     assert 2 == len(face.wallet.payments)
 
 
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("to", ["https://shop.example/v2", "https://other.example/", "ftp://shop.example/v2"])
+def test_a_paid_redirect_that_leads_to_no_answer_is_told_and_still_there_for_who_follows_none(
+    kind: str, to: str
+) -> None:
+    face = Face(kind)
+    face.shop.script = [face.shop.asks()]
+    for _ in range(4):
+        face.shop.script += [face.shop.redirects(302, to), face.library.ConnectError("refused")]
+
+    with pytest.raises(PaidRedirect) as failure:
+        face.call("GET", client=face.open(follow_redirects=True))
+
+    assert (to, True) == (failure.value.evidence["location"], failure.value.money_moved)
+    face.shop.script = [face.shop.redirects(302, to)]
+    answer = face.call("GET", client=face.open())
+    assert (302, True) == (answer.status_code, answer.extensions["farebox"].replayed)
+    assert (1, None) == (len(face.wallet.payments), face.row.undelivered_at)
+
+
 @pytest.mark.parametrize("to", ["/v2/dvm", "https://other.example/"])
 def test_a_paid_redirect_is_served_when_what_it_leads_to_has_come(face: Face, to: str) -> None:
     for number in (1, 2):

@@ -45,7 +45,7 @@
     │   ├── PaymentUnresolved      the wallet can't tell; the amount stays held
     │   └── PaidNotServed          paid, and the answer did not come; ask again with the same proof
     │       ├── PaidAsCredit       the seller can't deliver it and owes what was paid
-    │       └── PaidRedirect       what was paid for leads to something that costs by itself
+    │       └── PaidRedirect       what was paid for leads to no answer
     ├── MalformedValue             a text or number that is not what it should be
     │   ├── MalformedAmount
     │   │   └── MalformedPrice         also in fiat
@@ -264,7 +264,7 @@ class PayeeChanged(NothingPaid):
 class SellerShunned(NothingPaid):
     """This seller took money and did not serve, too often."""
 
-    next_step = "Make one of those calls again that `farebox resume` lists: its proof is good. Or wait until then."
+    next_step = "Make one again that `farebox resume` lists, or wait. `farebox history --state unserved` has them all."
 
 
 class TooManyInFlight(NothingPaid):
@@ -329,7 +329,7 @@ class PaidAsCredit(PaidNotServed):
 
 
 class PaidRedirect(PaidNotServed):
-    """The call was paid, and what it bought is a redirect to something that costs by itself. `location` is where."""
+    """The call was paid, and what it bought is a redirect that leads to no answer. `location` is where."""
 
     next_step = "Call where it leads by itself, or make the same call again without following redirects."
 

@@ -25,7 +25,7 @@ from farebox.core.amount import Amount
 from farebox.core.budget import Budget
 from farebox.core.ports import Purchase, Purse, Wallet
 from farebox.http.buy_drive import Exchange, Heard, aflow, flow
-from farebox.http.buy_wire import check_place, library_of, misled, of_library
+from farebox.http.buy_wire import check_place, led_to, library_of, misled, of_library
 from farebox.http.buyer import Buyer, Terms, chosen_buyer
 from farebox.payer import Offer, Telling
 
@@ -147,7 +147,7 @@ class Paying(_Blocking):
         except UnicodeError:
             return exchange.unheard(misled(outgoing))
         except (library.RequestError, library.InvalidURL) as error:
-            return exchange.unheard(error)
+            return exchange.unheard(error, led_to(error, outgoing))
 
     def _send_single_request(self, request: httpx.Request) -> httpx.Response:
         check_place(request)  # also of each hop of a redirect, which nothing public shows
@@ -237,7 +237,7 @@ class PayingAsync(_Awaiting):
         except UnicodeError:
             return exchange.unheard(misled(outgoing))
         except (library.RequestError, library.InvalidURL) as error:
-            return exchange.unheard(error)
+            return exchange.unheard(error, led_to(error, outgoing))
 
     async def _send_single_request(self, request: httpx.Request) -> httpx.Response:
         check_place(request)  # as in Paying

@@ -79,11 +79,11 @@ class Exchange:
             self._asked = self.answer.request
         return answer
 
-    def unheard(self, error: Exception) -> NoAnswer:
+    def unheard(self, error: Exception, location: str | None = None) -> NoAnswer:
         """What to make of it that no answer came, or none to be read. Raises the error where none was paid for."""
         if self.trouble is None:
             raise error
-        return NoAnswer(reason=type(error).__name__)
+        return NoAnswer(reason=type(error).__name__, location=location)
 
 
 def flow(drivers: Drivers, exchange: Exchange, telling: Telling[T]) -> Generator[httpx.Request, Heard, None]:

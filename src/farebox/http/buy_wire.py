@@ -110,6 +110,15 @@ def misled(request: httpx.Request) -> httpx.RemoteProtocolError:
     return error
 
 
+def led_to(error: Exception, request: httpx.Request) -> str | None:
+    """Where a redirect of the request led, if it is there that this went wrong."""
+    try:
+        at = error.request.url  # type: ignore[attr-defined] # where it has one
+    except (AttributeError, RuntimeError):
+        return None
+    return None if at == request.url else str(at)
+
+
 def _origin(url: httpx.URL) -> str:
     return origin_of(url.scheme, url.raw_host.decode("ascii"), url.port)
 

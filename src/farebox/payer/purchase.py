@@ -249,6 +249,7 @@ class Payer:
         proof = write_proof(dialect, purchase.challenge, purchase.preimage)
         until, pause, losses, costs = self._clock() + self._patience, _FIRST_PAUSE, 0, 0
         reason, after = "", timedelta(0)
+        location: str | None = None
         for _ in range(_MOST_SHOWINGS):
             wait = pause
             match (yield from self._show_once(purchase, proof)):
@@ -264,9 +265,10 @@ class Payer:
                     else:
                         yield from _mark_undelivered(purchase)
                     return refused
-                case NoAnswer(reason=reason):
+                case NoAnswer(reason=reason, location=location):
                     losses += 1
                 case ComeAgain(reason=reason, after=after, costly=costly):
+                    location = None
                     wait = max(wait, after)
                     costs += costly
             if losses > _MOST_LOSSES or costs > _MOST_COSTLY or self._clock() + wait > until:
@@ -274,6 +276,8 @@ class Payer:
             yield Wait(span=wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
         yield from _mark_undelivered(purchase)
+        if location is not None:
+            return Refused(reason=f"{location}: {reason}", location=location)
         raise PaidNotServed(reason, retry_after_s=after // timedelta(seconds=1) or None)
 
     def _show_once(self, purchase: Purchase, proof: Wire) -> Story[Answered | NoAnswer | ComeAgain | Refused]:

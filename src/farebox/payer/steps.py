@@ -295,9 +295,13 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoAnswer:
-    """The call was sent with a proof, and no whole answer came."""
+    """The call was sent with a proof, and no whole answer came.
+
+    location: where a redirect led that was the answer, and from where none came.
+    """
 
     reason: str
+    location: str | None = None
 
 
 Reply = Answered | NoAnswer | PayOutcome | tuple[Purchase, ...] | Purchase | Seen | None

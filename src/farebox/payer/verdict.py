@@ -42,7 +42,7 @@ class Refused:
     """The proof does not help.
 
     spent: because its answer was given before and is no longer kept. credit: because the seller can't deliver it.
-    location: what was bought is a redirect, and this is where it leads, which costs by itself.
+    location: what was bought is a redirect, and this is where it leads, from where no answer is to be had for it.
     """
 
     reason: str

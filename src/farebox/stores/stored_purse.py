@@ -319,7 +319,8 @@ def _shunned(guards: Guards, unserved: Sequence[tuple[Amount, datetime]], more: 
     """unserved: what was paid and since when it is known not to be served, the newest first."""
     paid = sum((amount for amount, _ in unserved), Amount(0))
     until = (unserved[guards.most_unserved - 1][1] + guards.unserved_for).isoformat(timespec="seconds")
-    told = f"{len(unserved)} calls to {_name_of(guards)} were paid, {paid} in all, and not served{more and '.' + more}"
+    calls = f"{len(unserved)} calls to {_name_of(guards)} were paid, {paid} in all, and not served"
+    told = f"{calls}; until {until} no other is paid from here{more and '.' + more}"
     return SellerShunned(told, host=_name_of(guards), unserved=len(unserved), paid_msat=paid.msat, until=until)
 
 

@@ -137,7 +137,8 @@ class PurseGuards(PurseStage):
             purse.hold(purchase(clock, "c", labels=[HERE]), (), OF_HERE)
         until = (clock() + DAY).isoformat(timespec="seconds")
         assert {"host": "a.example", "unserved": 2, "paid_msat": 42_000, "until": until} == refused.value.evidence
-        assert "2 calls to a.example were paid, 42 sat in all, and not served" == refused.value.detail
+        told = f"and not served; until {refused.value.evidence['until']} no other is paid from here"
+        assert f"2 calls to a.example were paid, 42 sat in all, {told}" == refused.value.detail
         assert purse.hold(purchase(clock, "c", labels=[THERE]), (), Guards(seller=THERE)) is None
         assert purse.hold(purchase(clock, "d", labels=[HERE]), ()) is None
 

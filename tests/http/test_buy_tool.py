@@ -192,7 +192,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again_without_paying(errand: Err
 
     told = errand.fetch()
 
-    assert ["paid: 21 sat (fee 0 sat), in an earlier call", json.dumps(ANSWER)] == [told[2], told[-1]]
+    assert ["paid: 21 sat (fee 0 sat)", json.dumps(ANSWER)] == [told[2], told[-1]]
     assert 1 == len(errand.face.wallet.payments)
 
 

@@ -125,6 +125,8 @@ def test_a_download_that_breaks_off_is_taken_up_where_it_broke_off(
     front.cuts = [CUT_AT]
     told = call(url, "-o", "book")
     assert 0 == told.returncode, told
+    assert "paid 21 sat" in told.stderr
+    assert "paid earlier" not in told.stderr
     assert BOOK == (tmp_path / "book").read_bytes()
     assert [None, f"bytes={CUT_AT}-"] == front.asked
     assert 21_000 == spent()

@@ -247,13 +247,16 @@ class Taking:
 
     def _take(self, request: httpx.Request) -> tuple[httpx.Response, Place]:
         lost: httpx.RequestError | None = None
+        first: Bought | None = None
         tries = 0
         while True:
             asked = request if self._file is None else self._file.asking(request)
             answer = self._send(asked)
             place = self._file if self._file is not None and answer.is_success else self._out
             with _closing(answer):
-                free = (answer.extensions.get("farebox") or Bought()).free
+                bought: Bought = answer.extensions.get("farebox") or Bought()
+                answer.extensions["farebox"] = bought = bought.again_after(first)
+                first = first or bought
                 try:
                     if not place.begins(answer):
                         continue  # once: from then on all of it is asked for
@@ -263,12 +266,12 @@ class Taking:
                 except AnotherAnswer:
                     raise _broken(answer, place, "the answer that came again is another one") from None
                 except ConfigError as error:  # it can't be put where it was to go
-                    if free:
+                    if bought.free:
                         raise
                     raise _broken(answer, place, error.detail or error.title) from None
                 except httpx.RequestError as error:
                     lost, tries = error, tries + 1
-                if free:
+                if bought.free:
                     raise lost
                 if tries == _MOST_TRIES:
                     raise _broken(answer, place, f"the answer broke off after {place.size} bytes") from None

@@ -116,11 +116,12 @@ class Shopper:
     # --- fetching ---------------------------------------------------------------------------------------------------
 
     async def _fetch(self, client: AsyncClient, request: httpx.Request) -> str:
-        tries_left = _MOST_TRIES
+        tries_left, first = _MOST_TRIES, None
         while True:
             tries_left -= 1
             async with aclosing(await client.send(request, stream=True)) as answer:
-                page = Page(answer)
+                page = Page(answer, first)
+                first = page.bought
                 try:
                     async for part in answer.aiter_bytes() if answer.is_stream_consumed else answer.aiter_raw():
                         if not page.take(part):
@@ -177,10 +178,11 @@ class Shopper:
 
 
 class Page:
-    """One answer on its way to a model: takes raw parts within bounds."""
+    """One answer on its way to a model: takes raw parts within bounds. first: of one that broke off before it."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        self.bought: Bought = answer.extensions["farebox"]
+    def __init__(self, answer: httpx.Response, first: Bought | None = None) -> None:
+        bought: Bought = answer.extensions["farebox"]
+        self.bought = bought.again_after(first)
         self._answer = answer
         self._coding = "" if answer.is_stream_consumed else answer.headers.get("content-encoding", "").strip().lower()
         self._raw = bytearray()

@@ -9,7 +9,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from typing import TypeVar
@@ -330,6 +330,12 @@ class Bought:
     def free(self) -> bool:
         """Whether nothing was paid for this answer, now or before."""
         return self.payment_hash is None
+
+    def again_after(self, first: Bought | None) -> Bought:
+        """The same, of an answer that one call asked for again: what it paid for the first was not paid earlier."""
+        if first is None or first.payment_hash != self.payment_hash:
+            return self
+        return replace(self, replayed=first.replayed)
 
 
 def remember(purse: Purse, step: Remember) -> Reply:

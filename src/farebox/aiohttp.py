@@ -146,14 +146,10 @@ class _Exchange:
         def digest() -> bytes | None:
             return None if body is None else digest_of(request.method, url, self._headers, body)
 
-        self.call = OutgoingCall(
-            origin=trail.origin,
-            url=url,
-            method=request.method,
-            path=path,
-            digest=digest,
-            strays=trail.strays(self.origin),
-        )
+        if trail.call is None:
+            named, method = trail.origin, request.method
+            trail.call = OutgoingCall(origin=named, url=url, method=method, path=path, digest=digest)
+        self.call = trail.call.led(strays=trail.strays(self.origin))
 
     @property
     def answer(self) -> aiohttp.ClientResponse:

@@ -83,9 +83,10 @@ class Adapter(BaseAdapter):
         else:
             exchange = _Exchange(request, trail, whole=not stream)
             response = self._buy(exchange, options)
-            trail = Trail(origin=trail.origin, shown=exchange.shown, owed=exchange.owed or trail.owed)
+            owed = exchange.owed or trail.owed
+            trail = Trail(origin=trail.origin, call=trail.call, shown=exchange.shown, owed=owed)
             if (call := _call.get()) is not None:
-                call.owed = trail.owed
+                call.owed = owed
         response.connection = self  # type: ignore[assignment] # an auth of the caller's sends again through it
         if response.is_redirect:
             request.hooks = _Redirected(request, trail)
@@ -215,9 +216,9 @@ class _Exchange:
         def digest() -> bytes | None:
             return None if body is None else digest_of(method, url, _as_text(request.headers), body)
 
-        self.call = OutgoingCall(
-            origin=trail.origin, url=url, method=method, path=path, digest=digest, strays=trail.strays(origin)
-        )
+        if trail.call is None:
+            trail.call = OutgoingCall(origin=trail.origin, url=url, method=method, path=path, digest=digest)
+        self.call = trail.call.led(strays=trail.strays(origin))
 
     @property
     def answer(self) -> requests.Response:

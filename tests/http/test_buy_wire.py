@@ -255,6 +255,23 @@ def test_a_paid_redirect_that_leads_to_no_answer_is_held_against_the_seller(kind
     assert 2 == len(face.wallet.payments)
 
 
+@pytest.mark.parametrize("first", ["client", *OTHERS])
+@pytest.mark.parametrize("then", ["client", *OTHERS])
+def test_a_call_that_was_led_to_its_price_is_known_by_whichever_library_makes_it_again(first: str, then: str) -> None:
+    face, other = Face(first), Face(then)
+    other.wallet, other.purse, other.shop = face.wallet, face.purse, face.shop
+    face.shop.script = [face.shop.redirects(307, "/v2"), face.shop.asks()]
+    face.shop.script += [face.library.ReadTimeout("slow")] * 4
+    with pytest.raises(PaidNotServed):
+        face.call("GET", client=face.open(follow_redirects=True))
+    face.shop.script = [face.shop.redirects(307, "/v2")]
+
+    answer = other.call("GET", client=other.open(follow_redirects=True))
+
+    assert (ANSWER, True) == (answer.json(), answer.extensions["farebox"].replayed)
+    assert (1, True) == (len(face.wallet.payments), face.row.served)
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_a_redirect_that_was_paid_for_after_another_one_is_not_paid_again(kind: str) -> None:
     face = Face(kind)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from farebox.core.errors import PaidRedirect
 from farebox.core.exchange import Wire
-from farebox.payer import Bought, Deliver
+from farebox.payer import Bought, Deliver, OutgoingCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +39,12 @@ class Shown:
 class Trail:
     """How a request came about. origin: the one that the caller named. shown: the proof that goes along.
 
-    owed: what to tell the purse when what a paid redirect leads to has come.
+    owed: what to tell the purse when what a paid redirect leads to has come. call: the caller's, as its first request
+    tells it: by that it is known when it is made again, with whichever library.
     """
 
     origin: str
+    call: OutgoingCall | None = None
     shown: Shown | None = None
     owed: Deliver | None = None
 

@@ -68,6 +68,18 @@ class OutgoingCall:
             self._digest = self._digest()
         return self._digest
 
+    def led(self, *, strays: bool) -> OutgoingCall:
+        """The same call, where a redirect has led it. strays: to another origin than the named one."""
+        return OutgoingCall(
+            origin=self.named,
+            url=self.url,
+            digest=lambda: self.digest,
+            strays=strays,
+            method=self.method,
+            path=self.path,
+            keeps_proofs=self.keeps_proofs,
+        )
+
     @property
     def resource(self) -> str:
         """What is sold, such as `POST /api/dvm`."""

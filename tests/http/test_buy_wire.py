@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import io
 import json
@@ -167,6 +168,53 @@ def test_a_paid_redirect_to_what_costs_by_itself_is_told_and_still_there_for_who
 
     assert (307, True) == (answer.status_code, answer.extensions["farebox"].replayed)
     assert (1, None) == (len(face.wallet.payments), face.row.undelivered_at)
+
+
+def asks_in_x402(face: Face) -> Any:
+    """A 402 whose proof goes into a field that HTTP clients take along wherever a redirect leads."""
+    invoice = face.mint.invoice()
+    offer = {"scheme": "exact", "network": "lnbtc:0f9188f13cb7b2c71f2a335e3a4fc328", "amount": "21000", "asset": "BTC"}
+    offer |= {"payTo": invoice.payee.hex(), "maxTimeoutSeconds": 600, "extra": {"invoice": invoice.text}}
+    told = base64.b64encode(json.dumps({"x402Version": 2, "accepts": [offer]}).encode()).decode()
+    return face.shop.answer(402, Parts([]), {"payment-required": told})
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_call_that_was_led_to_its_price_is_taken_up_again_by_the_way_it_was_led(kind: str) -> None:
+    face = Face(kind)
+    client = face.open(follow_redirects=True)
+    face.shop.script = [face.shop.redirects(307, "/v2"), asks_in_x402(face), *[face.library.ReadTimeout("slow")] * 4]
+    with pytest.raises(PaidNotServed):
+        face.call(client=client)
+    face.shop.script = [face.shop.redirects(307, "/v2"), face.shop.answers()]
+
+    answer = face.call(client=client)
+
+    assert (ANSWER, True, True) == (answer.json(), answer.extensions["farebox"].replayed, face.row.served)
+    assert 1 == len(face.wallet.payments)
+    shown, led = face.shop.seen[-2:]
+    assert ("/v2", shown.headers["payment-signature"]) == (led.url.path, led.headers["payment-signature"])
+    assert shown.content == led.content
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("to", ["https://evil.example/api", "http://shop.example/api", "https://shop.example:8443/api"])
+def test_a_proof_that_clients_would_take_along_goes_to_no_other_origin(kind: str, to: str) -> None:
+    face = Face(kind)
+    face.shop.script = [asks_in_x402(face), face.shop.redirects(307, "/v2"), face.shop.redirects(307, to)]
+
+    assert 307 == face.call(client=face.open(follow_redirects=True)).status_code
+
+    assert ["shop.example"] * 3 == [request.url.host for request in face.shop.seen]
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_proof_that_goes_round_and_round_is_not_answered(kind: str) -> None:
+    face = Face(kind)
+    face.shop.script = [asks_in_x402(face), *[face.shop.redirects(307, "/v2") for _ in range(100)]]
+
+    with pytest.raises(PaidRedirect, match="TooManyRedirects"):
+        face.call(client=face.open(follow_redirects=True))
 
 
 def test_a_paid_redirect_to_what_costs_by_itself_is_held_against_the_seller(face: Face) -> None:

@@ -98,7 +98,8 @@ class Paying(_Blocking):
 
     def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         """Send a request, and pay for its answer if need be; see the library for the options."""
-        exchange = Exchange(request, whole=not stream, keeps_proofs=True)
+        follows = _follows(options, default=self.follow_redirects)
+        exchange = Exchange(request, whole=not stream, keeps_proofs=True, follows=follows)
         self._drive(exchange, self.buyer.purchase(exchange.call), options)
         if not stream:
             _read(exchange.answer)
@@ -143,7 +144,12 @@ class Paying(_Blocking):
         if outgoing is not exchange.request:
             options = options | exchange.manner | {"auth": library.Auth()}
         try:
-            return super().send(outgoing, stream=True, **options)
+            response = super().send(outgoing, stream=True, **options)
+            while (onward := exchange.onward(response)) is not None:
+                response.close()
+                earlier, response = response, super().send(onward, stream=True, **options)
+                response.history = [*earlier.history, earlier]
+            return response
         except UnicodeError:
             return exchange.unheard(misled(outgoing))
         except (library.RequestError, library.InvalidURL) as error:
@@ -191,7 +197,8 @@ class PayingAsync(_Awaiting):
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         """Send a request, and pay for its answer if need be; see the library for the options."""
-        exchange = Exchange(request, whole=not stream, keeps_proofs=True)
+        follows = _follows(options, default=self.follow_redirects)
+        exchange = Exchange(request, whole=not stream, keeps_proofs=True, follows=follows)
         await self._drive(exchange, self.buyer.purchase(exchange.call), options)
         if not stream:
             await _aread(exchange.answer)
@@ -233,7 +240,12 @@ class PayingAsync(_Awaiting):
         if outgoing is not exchange.request:
             options = options | exchange.manner | {"auth": library.Auth()}
         try:
-            return await super().send(outgoing, stream=True, **options)
+            response = await super().send(outgoing, stream=True, **options)
+            while (onward := exchange.onward(response)) is not None:
+                await response.aclose()
+                earlier, response = response, await super().send(onward, stream=True, **options)
+                response.history = [*earlier.history, earlier]
+            return response
         except UnicodeError:
             return exchange.unheard(misled(outgoing))
         except (library.RequestError, library.InvalidURL) as error:
@@ -268,6 +280,11 @@ class Client(Paying, httpx.Client):
 
 class AsyncClient(PayingAsync, httpx.AsyncClient):
     """An httpx.AsyncClient that pays: see Paying. Needs asyncio."""
+
+
+def _follows(options: dict[str, Any], *, default: bool) -> bool:
+    told = options.get("follow_redirects")
+    return told if isinstance(told, bool) else default  # the library has an object of its own for its default
 
 
 def _read(response: httpx.Response) -> None:

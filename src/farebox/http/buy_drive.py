@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpx
 
 from farebox.core.errors import PaidNotServed
+from farebox.core.exchange import Wire
 from farebox.http.buy_wire import (
     adrop,
     ahear,
@@ -21,6 +22,7 @@ from farebox.http.buy_wire import (
     drop,
     hear,
     library_of,
+    origin_at,
     read_call,
     watch,
     with_proof,
@@ -29,6 +31,8 @@ from farebox.payer import Answered, Bought, Deliver, Drivers, NoAnswer, Remember
 
 T = TypeVar("T")
 
+_MOST_HOPS: Final = 20  # as the libraries have it
+
 Heard = httpx.Response | NoAnswer
 
 
@@ -36,17 +40,22 @@ class Exchange:
     """One call as a flow sees it: the request, and the answer heard last.
 
     whole: the answer is read to its end before it counts as come; otherwise the caller reads it.
-    keeps_proofs: the request is sent as `manner` says, so that no redirect takes a proof along.
+    keeps_proofs: the request is sent as `manner` says, so that no redirect takes a proof along. follows: whether the
+    caller wants redirects to be followed.
     """
 
-    def __init__(self, request: httpx.Request, *, whole: bool, keeps_proofs: bool = False) -> None:
+    def __init__(
+        self, request: httpx.Request, *, whole: bool, keeps_proofs: bool = False, follows: bool = False
+    ) -> None:
         check_place(request)
         self.request = request
         self.call = read_call(request, keeps_proofs=keeps_proofs)
         self.whole = whole
+        self.follows = follows
         self.response: httpx.Response | None = None
         self.manner: dict[str, bool] = {}  # how the request that is sent next has to be sent
         self.trouble: Remember | None = None  # see Send, of what is being sent
+        self._loose: Wire | None = None  # its proof, where a redirect would take it along to another origin
         self._asked = request  # what the seller asked money for in the end, after redirects within the origin
 
     @property
@@ -64,9 +73,21 @@ class Exchange:
         is_loose = step.proof.query or step.proof.body or any(name != "authorization" for name, _ in step.proof.headers)
         if is_loose and not self.call.keeps_proofs:  # another face paid for it, with the same purse
             raise PaidNotServed("a redirect could take its proof to another origin; make the call with farebox.Client")
-        # A redirect would take such a proof along to another origin.
+        self._loose = step.proof if is_loose else None
         self.manner = {"follow_redirects": False} if is_loose else {}
         return with_proof(self._asked, step.proof)
+
+    def onward(self, response: httpx.Response) -> httpx.Request | None:
+        """The next hop, where a loose proof was answered with a redirect: it goes along within the origin, no further.
+
+        None for what is the answer. Raises the library's TooManyRedirects.
+        """
+        led = response.next_request
+        if self._loose is None or led is None or not self.follows or origin_at(led.url) != self.call.named:
+            return None
+        if len(response.history) == _MOST_HOPS:
+            raise library_of(led).TooManyRedirects("Exceeded maximum allowed redirects.", request=led)
+        return with_proof(led, self._loose)
 
     def end(self, result: object) -> None:
         """Have the answer carry what it cost."""

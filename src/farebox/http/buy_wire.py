@@ -88,7 +88,7 @@ def read_call(request: httpx.Request, *, keeps_proofs: bool = False) -> Outgoing
         return digest_of(request.method, text, request.headers, body)
 
     return OutgoingCall(
-        origin=_origin(url),
+        origin=origin_at(url),
         url=text,
         method=request.method,
         path=url.path,
@@ -119,7 +119,8 @@ def led_to(error: Exception, request: httpx.Request) -> str | None:
     return None if at == request.url else str(at)
 
 
-def _origin(url: httpx.URL) -> str:
+def origin_at(url: httpx.URL) -> str:
+    """`https://host:port` of a URL."""
     return origin_of(url.scheme, url.raw_host.decode("ascii"), url.port)
 
 
@@ -236,7 +237,7 @@ def _answered(response: httpx.Response, basket: Basket | None = None) -> Answere
         body = response.content
     url = response.request.url
     location = str(url) if response.history else None
-    return answered(response.status_code, _origin(url), response.headers.multi_items(), body, location=location)
+    return answered(response.status_code, origin_at(url), response.headers.multi_items(), body, location=location)
 
 
 # --- an answer that says when it has come whole -----------------------------------------------------------------------

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from farebox.cli.output import Exit, exit_code
 from farebox.cli.policy import open_by_policy
-from farebox.core.errors import ConfigError
+from farebox.core.errors import FareboxError
 from farebox.testing.shopping import Face
 
 
@@ -38,7 +39,7 @@ def test_the_environment_says_who_is_paid_and_when_a_day_begins(monkeypatch: pyt
         "PRICE_JUMP": "0",
         "TIME_ZONE": "Europe/Paris",
         "APPROVAL_WEBHOOK": "https://decide.example.com",
-        "APPROVAL_SECRET": "s",
+        "APPROVAL_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     }.items():
         monkeypatch.setenv(f"FAREBOX_{name}", value)
     buyer = opened(approve_above="5 sat", approval_patience=timedelta(seconds=3))
@@ -67,6 +68,7 @@ def test_the_environment_says_who_is_paid_and_when_a_day_begins(monkeypatch: pyt
 )
 def test_what_can_not_be_meant_is_one_line(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"FAREBOX_{name}", value)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(FareboxError) as refused:
         opened()
+    assert Exit.USAGE == exit_code(refused.value)
     assert "\n" not in str(refused.value)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from farebox.core.amount import Amount
-from farebox.core.errors import ApprovalDenied, ApprovalNeeded, ConfigError
+from farebox.core.errors import ApprovalDenied, ApprovalNeeded, MalformedValue
 from farebox.core.purse import ApprovalState, Guards
+from farebox.http.approval_hook import read_key
 from farebox.http.buy import AsyncClient, Client
 from farebox.http.buyer import open_buyer
 from farebox.testing.purse_stage import purchase
 from farebox.testing.shopping import PROMPT, SHOP, Face, hasten
 
-SECRET = b"a secret of the operator's"
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 KINDS = ("client", "async client")
 
 
@@ -66,13 +68,13 @@ class Operator:
             thread.join()
 
 
-def buy(face: Face, operator: Operator) -> Any:
+def buy(face: Face, operator: Operator, secret: str = SECRET) -> Any:
     buyer = open_buyer(
         wallet=face.wallet,
         purse=face.purse,
         approve_above="20 sat",
         approval_webhook=operator.url,
-        approval_secret=SECRET,
+        approval_secret=secret,
         clock=face.clock,
     )
     hasten(buyer, face.clock, face.waits)
@@ -86,7 +88,7 @@ def test_a_call_that_the_operator_approves_at_once_is_paid_at_once(kind: str) ->
     with Operator().listening() as operator:
         assert Amount.sats(21) == buy(face, operator).extensions["farebox"].paid
 
-    ((headers, body),) = operator.heard
+    ((_, body),) = operator.heard
     told = json.loads(body)
     assert (1, 21_000, "POST /api/dvm", SHOP) == (
         told["approval"],
@@ -94,9 +96,22 @@ def test_a_call_that_the_operator_approves_at_once_is_paid_at_once(kind: str) ->
         told["resource"],
         told["url"],
     )
-    signed = b".".join((headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body))
-    signature = base64.b64encode(hmac.digest(SECRET, signed, "sha256")).decode()
-    assert f"v1,{signature}" == headers["webhook-signature"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prefix", ["whsec_", ""])
+def test_the_official_library_reads_the_signature_and_refuses_another_body_and_another_key(
+    kind: str, prefix: str
+) -> None:
+    face = Face(kind)
+    face.clock.at = datetime.now(UTC)  # which it asks for
+    with Operator().listening() as operator:
+        buy(face, operator, prefix + SECRET.removeprefix("whsec_"))
+    ((headers, body),) = operator.heard
+    assert json.loads(body) == Webhook(SECRET).verify(body, headers)
+    for key, text in ((SECRET, body + b" "), ("whsec_" + base64.b64encode(bytes(32)).decode(), body)):
+        with pytest.raises(WebhookVerificationError, match="No matching signature"):
+            Webhook(key).verify(text, headers)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,14 +156,38 @@ def test_an_operator_who_is_away_leaves_it_parked(kind: str) -> None:
         buy(face, operator)
 
 
-@pytest.mark.parametrize(
-    ("url", "secret"),
-    [("ftp://a.example", SECRET), ("a.example", SECRET), ("http://", SECRET), ("http://a.example", b"")],
-)
-def test_a_webhook_without_a_good_address_or_a_secret_is_refused(url: str, secret: bytes) -> None:
+@pytest.mark.parametrize("url", ["ftp://a.example", "a.example", "http://"])
+def test_a_webhook_without_a_good_address_is_refused(url: str) -> None:
     face = Face("client")
-    with pytest.raises(ConfigError):
-        open_buyer(wallet=face.wallet, purse=face.purse, approval_webhook=url, approval_secret=secret)
+    with pytest.raises(MalformedValue, match="http or https"):
+        open_buyer(wallet=face.wallet, purse=face.purse, approval_webhook=url, approval_secret=SECRET)
+
+
+def in_base64(length: int) -> str:
+    return base64.b64encode(b"\xfb" * length).decode()
+
+
+NO_SECRETS = (
+    *(None, "", "whsec_", "a secret of the operator's, in plain words", "whsec_not base64, and long enough for one"),
+    *(in_base64(23), f"whsec_{in_base64(23)}", in_base64(65)),
+    *(in_base64(32).rstrip("="), in_base64(24).replace("+", "-"), f"WHSEC_{in_base64(32)}", f"{in_base64(32)}é"),
+)
+
+
+@pytest.mark.parametrize("secret", NO_SECRETS)
+def test_a_secret_that_is_no_key_of_the_standard_is_refused_in_a_line_that_says_how_to_make_one(
+    secret: str | None,
+) -> None:
+    face = Face("client")
+    with pytest.raises(MalformedValue, match=r"echo whsec_\$\(openssl rand -base64 32\)") as refused:
+        open_buyer(wallet=face.wallet, purse=face.purse, approval_webhook="https://a.example", approval_secret=secret)
+    assert "\n" not in str(refused.value)
+    assert not (shown := (secret or "").removeprefix("whsec_")) or shown not in str(refused.value)
+
+
+@pytest.mark.parametrize("length", [24, 32, 64])
+def test_a_key_of_the_lengths_that_the_standard_names_is_taken(length: int) -> None:
+    assert length == len(read_key(f"whsec_{in_base64(length)}").reveal())
 
 
 def test_an_approval_that_somebody_decided_meanwhile_stays_so() -> None:

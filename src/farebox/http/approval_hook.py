@@ -2,10 +2,11 @@
 
     POST <address>                                        200 {"decision": "approve"}   or   {"decision": "deny"}
     webhook-id: 7-1763800000   webhook-timestamp: …       anything else: it stays parked, for `farebox approvals`
-    webhook-signature: v1,<base64 HMAC-SHA256 of "id.timestamp.body" under the secret>
+    webhook-signature: v1,<base64 HMAC-SHA256 of "id.timestamp.body" under the key in the secret>
     {"approval": 7, "amount_msat": 2100000, "origin": …, "resource": …, "url": …, "payee": …, "labels": […], …}
 
-Signed as Standard Webhooks 1.0 says. A redirect is not followed, and no more than a short answer is read.
+Signed as Standard Webhooks 1.0 says. The answer is signed by nobody: it is the address that is believed. A redirect is
+not followed, and no more than a short answer is read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 
 import httpx
 
-from farebox.core.errors import ConfigError, DecisionRefused
+from farebox.core.errors import DecisionRefused, MalformedValue
 from farebox.core.json_text import load_json
 from farebox.core.ports import Clock
 from farebox.core.purse import Approval, Purse
@@ -29,14 +30,16 @@ from farebox.core.secret import Secret
 _WITHIN_S: Final = 10.0
 _MOST_BYTES: Final = 4096
 _DECISIONS: Final = {"approve": True, "deny": False}
+_PREFIX: Final = "whsec_"
+_KEY_BYTES: Final = range(24, 64 + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalHook:
-    """Where parked calls are told. Raises ConfigError for an address that is no http or https URL."""
+    """Where parked calls are told. Raises MalformedValue for an address that is no http or https URL."""
 
     url: str
-    secret: Secret[bytes]
+    key: Secret[bytes]
     purse: Purse
     clock: Clock
 
@@ -46,7 +49,7 @@ class ApprovalHook:
         except httpx.InvalidURL:
             url = httpx.URL("")
         if url.scheme not in ("http", "https") or not url.host:
-            raise ConfigError("an approval webhook is an http or https URL")
+            raise MalformedValue("an approval webhook is an http or https URL")
 
     def ask(self, number: int) -> None:
         """Tell it, and write down what is answered. Raises StoreUnavailable."""
@@ -89,7 +92,7 @@ class ApprovalHook:
         stamp = int(self.clock().timestamp())
         name = f"{approval.number}-{stamp}"
         signed = b".".join((name.encode(), str(stamp).encode(), _told(approval)))
-        signature = base64.b64encode(hmac.digest(self.secret.reveal(), signed, "sha256")).decode()
+        signature = base64.b64encode(hmac.digest(self.key.reveal(), signed, "sha256")).decode()
         return {
             "content-type": "application/json",
             "accept-encoding": "identity",
@@ -107,6 +110,20 @@ class ApprovalHook:
         if isinstance(decision, str) and decision in _DECISIONS:
             with suppress(DecisionRefused):  # somebody was quicker
                 self.purse.decide(number, approved=_DECISIONS[decision])
+
+
+def read_key(secret: str) -> Secret[bytes]:
+    """The key in a secret of Standard Webhooks: base64 with or without `whsec_` before it. Raises MalformedValue."""
+    try:
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) not in _KEY_BYTES:
+        raise MalformedValue(
+            "an approval webhook needs a secret (FAREBOX_APPROVAL_SECRET, approval_secret) of 24 to 64 random bytes in "
+            "base64; make one with: echo whsec_$(openssl rand -base64 32)"
+        )
+    return Secret(key)
 
 
 def _told(approval: Approval) -> bytes:

@@ -24,9 +24,8 @@ from farebox.core.conversation import Call
 from farebox.core.errors import ConfigError, TokenRefused
 from farebox.core.ports import Capability, Clock, Conversation, Dialect, Named, Purchase, Purse, Wallet
 from farebox.core.purse_token import PurseToken
-from farebox.core.secret import Secret
 from farebox.dialects import L402, X402, PaymentAuth, PaymentHash
-from farebox.http.approval_hook import ApprovalHook
+from farebox.http.approval_hook import ApprovalHook, read_key
 from farebox.http.converse import Lines, aconverse, converse, trust
 from farebox.lightning import open_wallet
 from farebox.payer import (
@@ -148,7 +147,7 @@ def open_buyer(
     approval_for: timedelta = timedelta(hours=1),
     approval_patience: timedelta = timedelta(0),
     approval_webhook: str | None = None,
-    approval_secret: str | bytes | None = None,
+    approval_secret: str | None = None,
     dialects: Sequence[Dialect] | None = None,
     time_zone: str | tzinfo | None = None,
     clock: Clock | None = None,
@@ -165,7 +164,7 @@ def open_buyer(
     is refused. pin_payee: only the node that was paid first at an origin is paid there.
     approve_above: what costs more is parked until a person approves it (`farebox approvals`); that word holds for
     `approval_for`, and a call waits `approval_patience` for it. approval_webhook: an address that is told of each
-    parked call, signed with `approval_secret`, and may decide it (see http.approval_hook).
+    parked call, signed with `approval_secret` (`whsec_…`), and may decide it (see http.approval_hook).
     dialects: all that are spoken, instead of the usual. time_zone: where a calendar's day begins, such as
     `Europe/Paris`; None for this machine's. clock: None for that of the machine the purse is on.
     Raises WalletError; MalformedValue for what is badly said; ConfigError or StoreUnavailable for an unusable purse.
@@ -200,13 +199,8 @@ def _opened(purse: str | Path | Purse | None, clock: Clock | None, zone: tzinfo)
     return purse, False
 
 
-def _hook(url: str | None, secret: str | bytes | None, purse: Purse, clock: Clock) -> ApprovalHook | None:
-    if url is None:
-        return None
-    if not secret:
-        raise ConfigError("an approval webhook needs a secret (approval_secret), by which it knows that we ask")
-    key = secret.encode() if isinstance(secret, str) else secret
-    return ApprovalHook(url=url, secret=Secret(key), purse=purse, clock=clock)
+def _hook(url: str | None, secret: str | None, purse: Purse, clock: Clock) -> ApprovalHook | None:
+    return None if url is None else ApprovalHook(url=url, key=read_key(secret or ""), purse=purse, clock=clock)
 
 
 def zone_of(name: str | tzinfo | None) -> tzinfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import httpx
@@ -67,7 +68,7 @@ def test_an_option_that_would_say_nothing_is_refused(idle: dict[str, object], to
 
 
 def test_a_body_makes_it_a_post_whose_type_is_what_it_looks_like() -> None:
-    sent = [read_request(wanted(data=data)) for data in ('{"a": 1}', " [1]", "a=1")]
+    sent = [read_request(wanted(data=(data,))) for data in ('{"a": 1}', " [1]", "a=1")]
     assert {"POST"} == {request.method for request in sent}
     assert ["application/json", "application/json", "text/plain; charset=utf-8"] == [
         request.headers["content-type"] for request in sent
@@ -76,7 +77,7 @@ def test_a_body_makes_it_a_post_whose_type_is_what_it_looks_like() -> None:
 
 def test_what_was_said_stays_as_it_was_said() -> None:
     request = read_request(
-        wanted(method="put", data="a=1", headers=("Content-Type: x/y", "Accept: a/b", "User-Agent: me"))
+        wanted(method="put", data=("a=1",), headers=("Content-Type: x/y", "Accept: a/b", "User-Agent: me"))
     )
     assert "PUT" == request.method
     assert ("x/y", "a/b", "me") == tuple(request.headers[name] for name in ("content-type", "accept", "user-agent"))
@@ -85,12 +86,50 @@ def test_what_was_said_stays_as_it_was_said() -> None:
 def test_a_file_is_sent_as_the_bytes_that_it_is(tmp_path: Path) -> None:
     file = tmp_path / "body"
     file.write_bytes(b"\r\n\xff\x00\n")
-    assert b"\r\n\xff\x00\n" == read_request(wanted(data=f"@{file}")).content
+    assert b"\r\n\xff\x00\n" == read_request(wanted(data=(f"@{file}",))).content
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(body)))
+
+
+@pytest.mark.parametrize(
+    ("data", "sent"),
+    [
+        (("a=1", "b=2"), b"a=1&b=2"),
+        (("a=1", "@FILE", "@-", "z"), b"a=1&\r\n\xff\n&piped&z"),
+        (("@-", "@FILE"), b"piped&\r\n\xff\n"),
+        (("a", "", "b"), b"a&&b"),
+        (("", ""), b"&"),
+        (("",), b""),
+    ],
+)
+def test_several_bodies_are_the_parts_of_one_as_with_curl(
+    data: tuple[str, ...], sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped(monkeypatch, b"piped")
+    (tmp_path / "body").write_bytes(b"\r\n\xff\n")
+    request = read_request(wanted(data=tuple(part.replace("FILE", str(tmp_path / "body")) for part in data)))
+    assert ("POST", sent, str(len(sent))) == (request.method, request.content, request.headers["content-length"])
+
+
+def test_a_large_file_that_is_only_a_part_of_the_body_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "body"
+    file.write_bytes(b"x" * 2_000_000)
+    for data in (("a=1", f"@{file}"), (f"@{file}", "a=1")):
+        with pytest.raises(UsageError, match=r"over 1 MiB.*nothing was sent"):
+            read_request(wanted(data=data))
+
+
+def test_standard_input_is_one_part_of_the_body_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    piped(monkeypatch, b"piped")
+    with pytest.raises(UsageError, match="read once"):
+        read_request(wanted(data=("@-", "@-")))
 
 
 def test_a_file_that_is_not_there_is_told_before_anything_is_sent(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing was sent"):
-        read_request(wanted(data=f"@{tmp_path / 'none'}"))
+        read_request(wanted(data=(f"@{tmp_path / 'none'}",)))
 
 
 def test_only_a_question_for_the_price_says_so() -> None:
@@ -102,7 +141,7 @@ def test_only_a_question_for_the_price_says_so() -> None:
 def test_a_large_file_is_sent_from_where_it_is_as_often_as_it_has_to_be(tmp_path: Path) -> None:
     file = tmp_path / "body"
     file.write_bytes(b"[" + b"x" * 2_000_000)
-    request = read_request(wanted(data=f"@{file}"))
+    request = read_request(wanted(data=(f"@{file}",)))
     again = with_proof(request, Wire(headers=(("authorization", "L402 a:b"),)))
     for each in (request, again):
         assert isinstance(each.stream, FileBody)
@@ -114,7 +153,7 @@ def test_a_large_file_is_sent_from_where_it_is_as_often_as_it_has_to_be(tmp_path
 def test_a_large_file_is_the_same_call_as_its_bytes(tmp_path: Path) -> None:
     file = tmp_path / "body"
     file.write_bytes(b"x" * 2_000_000)
-    from_disk = read_request(wanted(data=f"@{file}"))
+    from_disk = read_request(wanted(data=(f"@{file}",)))
     in_memory = httpx.Request("POST", URL, headers=from_disk.headers, content=file.read_bytes())
     digest = read_call(from_disk).digest
     assert digest is not None

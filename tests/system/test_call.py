@@ -91,9 +91,10 @@ def test_a_body_can_come_from_a_file_or_from_standard_input(shop: Any, call: Any
     codes = [
         call(f"{shop.url}/write", "-d", "@prompt.txt").returncode,
         call(f"{shop.url}/write", "-d", "@-", stdin="from a pipe").returncode,
+        call(f"{shop.url}/write", "-d", "a=1", "--data", "b=2", "-d", "@-", stdin="c=3").returncode,
     ]
-    assert [0, 0] == codes
-    assert {"from a file", "from a pipe"} == set(writer.runs)
+    assert [0, 0, 0] == codes
+    assert {"from a file", "from a pipe", "a=1&b=2&c=3"} == set(writer.runs)
 
 
 def test_a_call_over_its_maximum_is_not_paid_and_ends_with_3(shop: Any, call: Any, writer: Any) -> None:

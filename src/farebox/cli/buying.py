@@ -23,8 +23,12 @@ from farebox.cli.options import (
 from farebox.cli.output import errors_told
 
 Data = Annotated[
-    str | None,
-    typer.Option("-d", "--data", help="The body, as it is; @FILE reads it from a file, @- from standard input."),
+    list[str] | None,
+    typer.Option(
+        "-d",
+        "--data",
+        help="The body, as it is; @FILE reads it from a file, @- from standard input. May be repeated: joined by `&`.",
+    ),
 ]
 Method = Annotated[str | None, typer.Option("-X", "--request", help="Default: GET, or POST with -d.")]
 Headers = Annotated[list[str] | None, typer.Option("-H", "--header", help='"Name: value"; may be repeated.')]
@@ -113,7 +117,7 @@ def call(
             url=url,
             method=method,
             headers=tuple(header or ()),
-            data=data,
+            data=tuple(data or ()),
             output=None if output == Path("-") else output,
             resume=resume,
             include=include,

@@ -33,6 +33,7 @@ _PROBE: Final = ("prefer", "l402=require")  # has a seller that knows it name it
 class Wanted:
     """What was asked for on the command line.
 
+    data: the body, or the parts of one that are joined by `&`; each as it is, or `@FILE`, or `@-`.
     resume: go on with a download that broke off. most_redirects: 0 for none followed. token: of a sub-purse.
     payment_timeout_s: how long to wait for a payment of which the wallet can't tell yet. approval_wait_s: how long to
     wait for a person's word on a price above `approve_above`.
@@ -42,7 +43,7 @@ class Wanted:
     budget: str
     method: str | None = None
     headers: tuple[str, ...] = ()
-    data: str | None = None
+    data: tuple[str, ...] = ()
     most: str | None = None
     most_fee: str | None = None
     accept_price: str | None = None
@@ -127,14 +128,29 @@ def _header(line: str) -> tuple[str, str]:
     return name, value
 
 
-def _body(data: str | None) -> bytes | FileBody | None:
-    if data is None or not data.startswith("@"):
-        return None if data is None else data.encode(errors="surrogateescape")  # as the shell handed it over
-    if data == "@-":
+def _body(data: tuple[str, ...]) -> bytes | FileBody | None:
+    if len(data) < 2:
+        return _part(data[0]) if data else None
+    if data.count("@-") > 1:
+        raise UsageError("standard input can be read once; nothing was sent")
+    return b"&".join(_in_memory(part) for part in data)  # as curl does
+
+
+def _in_memory(text: str) -> bytes:
+    part = _part(text)
+    if isinstance(part, FileBody):
+        raise UsageError(f"{text[1:]} is over 1 MiB, and so can only be sent by itself; nothing was sent")
+    return part
+
+
+def _part(text: str) -> bytes | FileBody:
+    if not text.startswith("@"):
+        return text.encode(errors="surrogateescape")  # as the shell handed it over
+    if text == "@-":
         return sys.stdin.buffer.read()
-    refuse_control("name of the file", data)
+    refuse_control("name of the file", text)
     try:
-        file = Path(data[1:])
+        file = Path(text[1:])
         return FileBody(file) if file.is_file() and file.stat().st_size > _MOST_IN_MEMORY else file.read_bytes()
     except OSError as error:
-        raise UsageError(f"can't read {data[1:]}: {error.strerror}; nothing was sent") from None
+        raise UsageError(f"can't read {text[1:]}: {error.strerror}; nothing was sent") from None

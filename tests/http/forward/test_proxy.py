@@ -109,6 +109,8 @@ async def test_without_a_token_nothing_is_asked_and_nothing_is_spent(open_agency
             await agency.hear(post(b"/pay/http://shop.test/api/dvm", host=b"127.0.0.1:8403", fields=fields))
         ).answers
         assert (401, "token-refused") == (answer.status, problem(answer))
+        assert [b'Farebox-Purse realm="farebox"'] == answer.values(b"www-authenticate")
+        assert "Farebox-Purse: TOKEN" in json.loads(answer.body)["next_step"]
         assert ([], NOTHING) == (agency.sent, await agency.earned())
 
 

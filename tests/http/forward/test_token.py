@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 
 import pytest
@@ -61,6 +62,17 @@ def test_two_of_them_and_what_is_none_are_refused(fields: list[tuple[bytes, byte
 
 
 def test_a_proxys_caller_is_asked_for_one_as_a_proxys_and_another_as_a_servers() -> None:
-    as_proxy, as_server = no_token(proxied=True), no_token(proxied=False)
+    as_proxy, as_server = no_token(proxied=True), no_token(proxied=False, detail="it has run out")
     assert (407, {b"proxy-authenticate"}) == (as_proxy.status, {name for name, _ in as_proxy.headers})
-    assert (401, {b"www-authenticate"}) == (as_server.status, {name for name, _ in as_server.headers})
+    assert ((b"www-authenticate", b'Farebox-Purse realm="farebox"'),) == as_server.headers
+    told = json.loads(as_server.body())
+    assert (401, "it has run out") == (as_server.status, told["detail"])
+    assert "HTTP_PROXY, as http://purse:TOKEN@" in json.loads(as_proxy.body())["next_step"]
+    assert "`Farebox-Purse: TOKEN`" in told["next_step"]
+
+
+def test_the_challenge_is_named_as_the_header_that_is_taken() -> None:
+    (challenge,) = (value for _, value in no_token(proxied=False).headers)
+    name = challenge.partition(b" ")[0]
+    assert Secret("AgEtoken") == read_token([(name, b"AgEtoken")])
+    assert read_token([(b"Authorization", name + b" AgEtoken")]) is None  # which is the caller's, for the server

@@ -17,6 +17,10 @@ _USER: Final = "purse"
 _OWN: Final = b"farebox-purse"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _REALM: Final = b'realm="farebox", charset="UTF-8"'
+_AS_PROXY: Final = "Show a good one in HTTP_PROXY, as http://purse:TOKEN@127.0.0.1:8403."
+_AS_SERVER: Final = (
+    "Show a good one in the header `Farebox-Purse: TOKEN`; `Authorization` is for the server that is called."
+)
 
 
 def read_token(fields: Sequence[Field]) -> Secret[str] | None:
@@ -40,12 +44,13 @@ def read_token(fields: Sequence[Field]) -> Secret[str] | None:
 
 
 def no_token(*, proxied: bool, detail: str | None = None) -> Refusal:
-    """What is told to a caller that may spend nothing. proxied: it takes the proxy for one."""
+    """What is told to a caller that may spend nothing, and how to show a token. proxied: it takes the proxy for one."""
     kind, title = "token-refused", "A token of a purse is needed; `farebox proxy` prints one"
     if proxied:
         asked: tuple[Field, ...] = ((b"proxy-authenticate", b"Basic " + _REALM), (b"proxy-authenticate", b"Bearer"))
-        return Refusal(407, kind, title, detail, headers=asked)
-    return Refusal(401, kind, title, detail, headers=((b"www-authenticate", b'Bearer realm="farebox"'),))
+        return Refusal(407, kind, title, detail, headers=asked, members={"next_step": _AS_PROXY})
+    challenge = (b"www-authenticate", b'Farebox-Purse realm="farebox"')
+    return Refusal(401, kind, title, detail, headers=(challenge,), members={"next_step": _AS_SERVER})
 
 
 def _credential(text: str) -> str | None:

@@ -91,6 +91,17 @@ def test_a_refusal_of_the_seller_is_an_answer_like_any_other(errand: Errand) -> 
     assert ["status: 404 Not Found", '{"type": "route-unknown"}'] == [told[0], told[-1]]
 
 
+def test_a_refusal_that_keeps_what_was_paid_says_so(errand: Errand) -> None:
+    shop = errand.face.shop
+    refusal = shop.problem(404, "no-such-npub")
+    refusal.headers["payment-kept"] = "true"
+    shop.script = [shop.asks(), refusal]
+
+    told = errand.fetch()
+
+    assert "payment kept: the seller refuses the call; the very same call pays nothing anew" in told
+
+
 def test_plain_text_is_sent_as_plain_text(errand: Errand) -> None:
     errand.fetch(method="POST", body="not json")
 

@@ -154,6 +154,43 @@ def test_a_proof_that_serves_more_than_one_call_is_said_to_have_cost_nothing_now
     assert "nothing was paid" in text_of(result)
 
 
+KEPT = "keeps its payment: exactly the same call pays nothing anew"
+
+
+def test_a_refused_call_whose_payment_is_kept_says_so_and_the_same_call_pays_nothing_anew(both: Desk) -> None:
+    def refuses() -> httpx.Response:
+        answer: httpx.Response = both.shop.problem(404, "no-such-npub")
+        answer.headers["payment-kept"] = "true"
+        return answer
+
+    both.shop.script = [both.shop.asks(), refuses(), refuses()]
+
+    async def thrice(client: Any) -> Any:
+        return [await client.call_tool("fetch", FETCH) for _ in range(3)]
+
+    told = both.run(thrice)
+
+    seen = [[each.structured_content[name] for name in ("status", "kept", "replayed")] for each in told]
+    assert [[404, True, False], [404, True, True], [200, False, True]] == seen
+    assert [True, True, False] == [KEPT in text_of(each) for each in told]
+    assert 1 == len(both.wallet.payments)
+
+
+@pytest.mark.parametrize(
+    ("is_paid", "status", "says"), [(False, 404, "true"), (True, 200, "true"), (True, 404, "false"), (True, 404, None)]
+)
+def test_nothing_is_said_to_be_kept_of_what_was_not_paid_or_not_refused_or_is_given_back(
+    desk: Desk, is_paid: bool, status: int, says: str | None
+) -> None:
+    answer = desk.shop.answer(status, Parts([b"{}"]), {} if says is None else {"payment-kept": says})
+    desk.shop.script = [desk.shop.asks(), answer] if is_paid else [answer]
+
+    result = desk.call("fetch", **FETCH)
+
+    assert (status, False) == (result.structured_content["status"], result.structured_content["kept"])
+    assert KEPT not in text_of(result)
+
+
 def test_a_call_that_costs_nothing_says_so(desk: Desk) -> None:
     desk.serves(b"hello", content_type="text/plain")
 

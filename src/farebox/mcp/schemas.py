@@ -20,7 +20,10 @@ class Problem(TypedDict, total=False):
 
 
 class Fetched(Problem, total=False):
-    """An answer and what it cost. Of `json`, `text` and `base64` there is one at most."""
+    """An answer and what it cost. Of `json`, `text` and `base64` there is one at most.
+
+    kept: the seller refuses the call and keeps what was paid for it; exactly the same call pays nothing anew.
+    """
 
     status: int | None
     headers: dict[str, str]
@@ -34,6 +37,7 @@ class Fetched(Problem, total=False):
     payment_hash: str | None
     replayed: bool
     reused: bool
+    kept: bool
     budget: list[WindowLeft]
 
 

@@ -251,6 +251,7 @@ class _Tools:
             "payment_hash": bought.payment_hash.hex() if bought.payment_hash else None,
             "replayed": bought.replayed,
             "reused": bought.reused,
+            "kept": _is_kept(response, bought),
             "budget": left,
         }
         said = TextContent(type="text", text=_said(response, bought, cut=body.cut, size=body.size, left=left))
@@ -310,7 +311,14 @@ def _said(response: httpx.Response, bought: Bought, *, cut: bool, size: int, lef
     else:
         earlier = ", in an earlier call; nothing was paid now" if bought.replayed else ""
         lines.append(f"Paid {bought.paid} (fee {bought.fee}){earlier}. Payment {bought.payment_hash.hex()}.")
+    if _is_kept(response, bought):
+        lines.append("The seller refuses the call and keeps its payment: exactly the same call pays nothing anew.")
     return "\n".join([*lines, told_left(left)])
+
+
+def _is_kept(response: httpx.Response, bought: Bought) -> bool:
+    """Whether a call was paid and refused, and the seller says that the payment is good for the same call still."""
+    return bought.payment_hash is not None and response.is_error and response.headers.get("payment-kept") == "true"
 
 
 def _result(lines: list[str], told: dict[str, Any]) -> CallToolResult:

@@ -105,7 +105,7 @@ def check_place(request: httpx.Request) -> None:
 
 def misled(request: httpx.Request) -> httpx.RemoteProtocolError:
     """The library's error for a redirect to what is no host: of some it raises idna's own."""
-    error: httpx.RemoteProtocolError = library_of(request).RemoteProtocolError("Invalid host in location header.")
+    error: httpx.RemoteProtocolError = library_of(request).RemoteProtocolError("it redirects to what is no address")
     error.request = request
     return error
 

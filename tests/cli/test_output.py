@@ -152,3 +152,13 @@ def test_json_stays_json_whatever_a_stranger_wrote() -> None:
 def test_a_redirect_to_what_is_no_address_is_trouble_of_the_network(error: Exception) -> None:
     with pytest.raises(httpx.InvalidURL, match="the server redirects to what is no address"), spelt():
         raise error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_json_is_written_in_whatever_encoding_the_output_has(encoding: str) -> None:
+    row = {"body": "caf\u00e9 \u2615 \U0001f642", "half": HALF}
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+
+    print_json(row, onto=out)
+
+    assert row == json.loads(out.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined] # a BytesIO

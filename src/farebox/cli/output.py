@@ -81,9 +81,17 @@ def plain(text: str) -> str:
 
 
 def print_json(row: Mapping[str, object], *, onto: TextIO | None = None) -> None:
-    """A line of JSON, on standard output or `onto`, which a terminal takes for nothing but a text either."""
-    line = json.dumps(row, ensure_ascii=False)
-    print(_CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], line), file=onto, flush=True)
+    """A line of JSON, on standard output or `onto`, which a terminal takes for nothing but a text either.
+
+    Where that has another encoding than UTF-8, which has not all letters, the others are written as JSON can.
+    """
+    stream = onto or sys.stdout
+    line = _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(row, ensure_ascii=False))
+    try:
+        line.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    print(line, file=stream, flush=True)
 
 
 def show(

@@ -86,12 +86,16 @@ def print_json(row: Mapping[str, object], *, onto: TextIO | None = None) -> None
     Where that has another encoding than UTF-8, which has not all letters, the others are written as JSON can.
     """
     stream = onto or sys.stdout
-    line = _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(row, ensure_ascii=False))
+    line = _line(row, in_ascii=False)
     try:
         line.encode(stream.encoding or "utf-8")
     except UnicodeEncodeError:
-        line = json.dumps(row)
+        line = _line(row, in_ascii=True)
     print(line, file=stream, flush=True)
+
+
+def _line(row: Mapping[str, object], *, in_ascii: bool) -> str:
+    return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(row, ensure_ascii=in_ascii))
 
 
 def show(

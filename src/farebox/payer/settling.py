@@ -4,9 +4,10 @@ Rules
 1. The intent is in the purse, and its price held in the budget, before the wallet hears of it.
 2. Unknown is never failed. An amount is released only when the wallet says that it did not pay, or when it has never
    heard of the payment and the invoice has run out. A purchase that is interrupted while paying stays held.
-3. The same request never has two payments on the way, nor one invoice. A payment that never reached the wallet, because
-   whoever began it was killed, is made by whoever makes its call again: it is the same invoice, to a wallet that pays
-   none twice. From then on one that failed stays held until its invoice has run out: the other may be paying it.
+3. A request that is made again never has two payments on the way, nor has one invoice; what is asked for twice at once
+   is two requests. A payment that never reached the wallet, because whoever began it was killed, is made by whoever
+   makes its call again: it is the same invoice, to a wallet that pays none twice. From then on one that failed stays
+   held until its invoice has run out: the other may be paying it.
 4. Money that is held for payments of which nobody has asked since is looked up before a call is refused for want of it.
 """
 

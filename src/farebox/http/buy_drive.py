@@ -67,14 +67,14 @@ class Exchange:
 
     def outgoing(self, step: Send) -> httpx.Request:
         """What to send: the request itself, or one with the proof."""
-        self.trouble = step.trouble
+        self.trouble, self.manner, self._loose = step.trouble, {}, None
         if step.proof is None:
             return self.request
         is_loose = step.proof.query or step.proof.body or any(name != "authorization" for name, _ in step.proof.headers)
         if is_loose and not self.call.keeps_proofs:  # another face paid for it, with the same purse
             raise PaidNotServed("a redirect could take its proof to another origin; make the call with farebox.Client")
-        self._loose = step.proof if is_loose else None
-        self.manner = {"follow_redirects": False} if is_loose else {}
+        if is_loose:
+            self.manner, self._loose = {"follow_redirects": False}, step.proof
         return with_proof(self._asked, step.proof)
 
     def onward(self, response: httpx.Response) -> httpx.Request | None:

@@ -8,7 +8,6 @@ import logging
 import sys
 import threading
 import time
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -22,15 +21,6 @@ PREIMAGE = "5f" * 32
 RAW = bytes(range(120, 152))
 MACAROON = "AgEEbHNhdAJC" + base64.b64encode(bytes(range(200))).decode()
 INVOICE = "lnbcrt210n1" + "q" * 200
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Any:
-    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
-    yield
-    structlog.reset_defaults()
-    logging.getLogger().handlers[:] = handlers
-    logging.getLogger().setLevel(level)
 
 
 @pytest.mark.parametrize(

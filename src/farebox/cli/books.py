@@ -85,14 +85,16 @@ def migrate_ledger(store: str | None, *, folder: Path) -> None:
 
 def store_url(store: str | None, folder: Path) -> str:
     """The URL of the ledger that is meant: one named, that of a farebox.toml, or a person's own. Raises ConfigError."""
+    from farebox.stores.places import sqlite_path
+
     if store is None:
         store = f"sqlite:///{folder / 'ledger.db'}"
     elif store.endswith(".toml"):
         from farebox.cli.config import read_place
 
         store = read_place(Path(store), "store").store or f"sqlite:///{folder / 'ledger.db'}"
-    path = Path(store.removeprefix("sqlite:///"))
-    if store.startswith("sqlite:///") and not path.exists():
+    path = sqlite_path(store) if store.startswith("sqlite:") else None
+    if path is not None and not path.exists():
         raise ConfigError(f"there is no ledger at {path} yet; `farebox serve` makes it")
     return store
 
@@ -103,13 +105,17 @@ def store_url(store: str | None, folder: Path) -> str:
 def purse_place(folder: Path, *, make: bool = False) -> str | Path:
     """Where a person's purse is: what `FAREBOX_PURSE_STORE` says, or a file; nowhere, where none was made yet.
 
-    make: there is to be one from now on.
+    make: there is to be one from now on. Raises UsageError for what can't be a place, and ConfigError.
     """
+    from farebox.stores import places
+
     said = os.environ.get("FAREBOX_PURSE_STORE", "").strip()
-    path = Path(said or (made_dir(folder) if make else folder) / "purse.db")
-    if said.startswith("postgresql"):
-        return said
-    return path if make or path.exists() else ":memory:"
+    if said:
+        with as_usage():
+            place = places.purse_place(said)
+    else:
+        place = (made_dir(folder) if make else folder) / "purse.db"
+    return place if make or isinstance(place, str) or place.exists() else places.MEMORY
 
 
 def found_wallet(url: str | None, folder: Path) -> Wallet | None:

@@ -156,8 +156,8 @@ def open_buyer(
 
     wallet: its URL, or the wallet itself. budget: such as `500 sat/day, 50 sat/call, 100 sat/day on api.example.com`,
     fees included (see core.budget.Window). max: the highest price of one call, without the fee. max_fee: of routing.
-    purse: its file, or the purse itself; None for the one that all programs of a user share; for a fleet
-    `postgresql://user:password@host:port/database` (extra `postgresql`).
+    purse: its file (a path, or `sqlite:///path`), or the purse itself; None for the one that all programs of a user
+    share; for a fleet `postgresql://user:password@host:port/database` (extra `postgresql`).
     prefer: dialects by name, such as `Payment`, to pay in at one price; the others follow, the safest proof first.
     allow, deny: hosts that may, and may not, be paid, such as `*.example.com`. plain_http: hosts that may be paid over
     plain HTTP; this machine, .onion and play money always may. price_jump: a price that is so many times the last one

@@ -1,7 +1,8 @@
-"""Places: the engine behind a ledger's URL, and the migrations that wait for an operator's word."""
+"""Places: the engine behind a ledger's URL, where a purse is, and the migrations that wait for an operator's word."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -19,7 +20,8 @@ MACHINES: Final = {
     "draw_moves": edges(DRAW_MOVES),
     "escrow_moves": edges(ESCROW_MOVES),
 }
-_MEMORY: Final = ":memory:"
+MEMORY: Final = ":memory:"
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # one letter is a drive; in a Path the second / is gone
 
 
 def open_engine(url: str, clock: Clock | None) -> Engine:
@@ -49,6 +51,31 @@ def migrate_ledger(url: str) -> None:
     migrate_database(url, room=ROOM, moves=MACHINES, contract=True)
 
 
+def purse_place(named: Path | str) -> Path | str:
+    """Where a purse is, as everybody who opens or looks for it takes it: a file, a URL of PostgreSQL, or `:memory:`.
+
+    named: that, or `sqlite:///path`; `~` in a path is a home. Raises ConfigError for any other URL, without showing it.
+    """
+    text = str(named)
+    if text == MEMORY or is_postgresql(text):
+        return text
+    if text.startswith("sqlite:"):
+        return sqlite_path(text) or MEMORY
+    if url := _URL.match(text):
+        raise ConfigError(
+            f"a purse is a file (a path, or sqlite:///path) or in PostgreSQL (postgresql://…); {url[1]}:// is neither"
+        )
+    return at_home(Path(named))
+
+
+def at_home(path: Path) -> Path:
+    """A path whose `~` or `~name` is that user's home, as a shell reads it. Raises ConfigError where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"there is no home for {path.parts[0]} on this machine; write the path in full") from None
+
+
 def sqlite_path(url: str) -> Path | None:
     """The file that a URL names; None for a database in memory. Raises ConfigError for any other URL."""
     scheme, _, rest = url.partition(":")
@@ -56,11 +83,11 @@ def sqlite_path(url: str) -> Path | None:
         raise ConfigError(
             "a ledger is kept at a URL; for a file write sqlite:/// in front of its path, for PostgreSQL postgresql://…"
         )
-    if rest == _MEMORY:
+    if rest == MEMORY:
         return None
     if rest.startswith("///") and len(rest) > len("///"):
-        return Path(rest.removeprefix("///")).expanduser()
-    raise ConfigError("A ledger in SQLite is sqlite:///relative/path, sqlite:////absolute/path or sqlite::memory:.")
+        return at_home(Path(rest.removeprefix("///")))
+    raise ConfigError("SQLite is named as sqlite:///relative/path, sqlite:////absolute/path or sqlite::memory:.")
 
 
 def shown(url: str) -> str:

@@ -20,7 +20,7 @@ from farebox.core.errors import ConfigError, StoreUnavailable
 from farebox.core.payment import PURCHASE_MOVES
 from farebox.core.ports import Clock
 from farebox.stores.engine import Connection, edges, utc_now
-from farebox.stores.places import is_postgresql, need_driver
+from farebox.stores.places import MEMORY, need_driver, purse_place
 from farebox.stores.sqlite import SqliteConnection, open_file
 from farebox.stores.stored_purse import StoredPurse
 
@@ -30,18 +30,19 @@ _OTHERS: Final = 0o077
 def open_purse(place: Path | str, clock: Clock | None = None, *, zone: tzinfo = UTC) -> StoredPurse:
     """The purse in a file, or at `postgresql://user:password@host:port/database`, made and migrated as needed.
 
-    `:memory:` is gone when closed. clock: None for that of the machine the purse is on. zone: where the calendar's days
-    of sub-purses begin.
-    Raises ConfigError, in one line, for a place that can't be written to, and one that is not a purse, is newer than
-    this farebox or can't be closed to other users; StoreUnavailable when other processes keep a file locked, and when a
-    server does not answer.
+    A file is a path or `sqlite:///path`; `:memory:` is gone when closed. clock: None for that of the machine the purse
+    is on. zone: where the calendar's days of sub-purses begin.
+    Raises ConfigError, in one line, for any other URL, a place that can't be written to, and one that is not a purse,
+    is newer than this farebox or can't be closed to other users; StoreUnavailable when other processes keep a file
+    locked, and when a server does not answer.
     """
-    if is_postgresql(str(place)):
+    where = purse_place(place)
+    if isinstance(where, str) and where != MEMORY:
         need_driver("purse")
         from farebox.stores.purse_postgres import PostgresPurse
 
-        return PostgresPurse(str(place), clock, zone)
-    file = None if str(place) == ":memory:" else Path(place).expanduser()
+        return PostgresPurse(where, clock, zone)
+    file = where if isinstance(where, Path) else None
     # The folder too, for a user who has never bought anything.
     connection = open_file(file, room="purse", moves={"draw_moves": edges(PURCHASE_MOVES)}, make_folder=True)
     if file is not None:

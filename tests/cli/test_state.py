@@ -20,6 +20,7 @@ from farebox.cli.state import (
     read_json,
     read_keys,
     state_dir,
+    usual_dir,
     write_keys,
     write_private,
 )
@@ -124,6 +125,20 @@ def test_the_state_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert state_dir() == tmp_path / "farebox"
     monkeypatch.setenv("FAREBOX_STATE", str(tmp_path / "own"))
     assert state_dir() == tmp_path / "own"
+    assert state_dir(Path("named")) == Path("named")
+
+
+def test_a_state_folder_below_a_home_is_there_also_where_no_shell_has_read_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FAREBOX_STATE", "~/own")
+    monkeypatch.setenv("XDG_STATE_HOME", "~/state")
+    assert [tmp_path / "own", tmp_path / "named", tmp_path / "state" / "farebox"] == [
+        state_dir(), state_dir(Path("~/named")), usual_dir()
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="there is no home for ~nobody-of-this-name"):
+        state_dir(Path("~nobody-of-this-name/state"))
 
 
 # --- keys that follow their file --------------------------------------------------------------------------------------

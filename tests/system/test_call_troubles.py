@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from farebox.http.request import Receive, Scope, Send
+from farebox.stores import open_purse
 from farebox.testing.market import whole_body
 
 pytestmark = pytest.mark.system
@@ -234,6 +235,7 @@ def test_a_call_whose_reader_has_gone_ends_as_by_sigpipe_and_the_same_call_has_t
 
 @pytest.mark.parametrize("arguments", [("budget",), ("purse", "add", "bot", "--limit", "9 sat/day"), ("--version",)])
 def test_every_command_whose_reader_has_gone_ends_as_by_sigpipe(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    open_purse(tmp_path / "buyer" / "purse.db").close()
     assert (141, b"") == to_nobody(tmp_path, *arguments)
 
 
@@ -265,6 +267,7 @@ def test_an_object_for_which_the_disk_has_no_room_says_what_was_paid(
 def test_every_command_for_which_the_disk_has_no_room_says_so_in_one_line(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
+    open_purse(tmp_path / "buyer" / "purse.db").close()
     code, told = to_a_full_disk(tmp_path, *arguments)
     (line,) = told.splitlines()
     assert 1 == code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 from farebox.cli.books import moment
@@ -32,8 +33,8 @@ def decide(number: int, *, approved: bool, folder: Path, as_json: bool) -> None:
 def watch_approvals(*, folder: Path, as_json: bool, pause: Callable[[float], None] = time.sleep) -> None:
     """Tell each call once, as it is parked; ends with KeyboardInterrupt. Raises StoreUnavailable."""
     told: set[int] = set()
-    while True:
-        with opened_purse(folder) as purse:
+    for look in count():
+        with opened_purse(folder, silent=look > 0) as purse:
             parked = purse.approvals(pending=True)
         for each in sorted(parked, key=lambda one: one.number):
             if each.number not in told:

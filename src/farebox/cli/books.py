@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from farebox.cli.output import Cell, Exit, as_usage, show, show_one, tell
-from farebox.cli.state import made_dir, running_sandbox
+from farebox.cli.state import running_sandbox, usual_dir
 from farebox.core.amount import Amount
 from farebox.core.bolt11 import decode
 from farebox.core.errors import ConfigError, UsageError, WalletMissing
@@ -18,6 +18,8 @@ from farebox.core.payment import Balance, Payment
 from farebox.core.ports import Conversation, Failed, Ledger, Paid, Unresolved, Wallet
 
 T = TypeVar("T")
+
+PURSE_FILE: Final = "purse.db"
 
 
 def moment(at: datetime | None) -> str | None:
@@ -102,20 +104,26 @@ def store_url(store: str | None, folder: Path) -> str:
 # --- the buyer --------------------------------------------------------------------------------------------------------
 
 
-def purse_place(folder: Path, *, make: bool = False) -> str | Path:
-    """Where a person's purse is: what `FAREBOX_PURSE_STORE` says, or a file; nowhere, where none was made yet.
-
-    make: there is to be one from now on. Raises UsageError for what can't be a place, and ConfigError.
-    """
+def purse_place(folder: Path) -> str | Path:
+    """Where a person's purse is, or will be: what `FAREBOX_PURSE_STORE` says, or a file. Raises UsageError."""
     from farebox.stores import places
 
     said = os.environ.get("FAREBOX_PURSE_STORE", "").strip()
-    if said:
-        with as_usage():
-            place = places.purse_place(said)
-    else:
-        place = (made_dir(folder) if make else folder) / "purse.db"
-    return place if make or isinstance(place, str) or place.exists() else places.MEMORY
+    with as_usage():
+        return places.purse_place(said) if said else folder / PURSE_FILE
+
+
+def purse_to_read(folder: Path, *, silent: bool = False) -> str | Path:
+    """The same where there is one, and else nowhere: who only reads makes none. Raises UsageError.
+
+    Where the place was named, which may have been mistyped, a line on standard error says so, unless it is `silent`.
+    """
+    place = purse_place(folder)
+    if isinstance(place, str) or place.exists():
+        return place
+    if not silent and place != usual_dir() / PURSE_FILE:
+        tell(f"there is no purse at {place.absolute()} yet; `farebox call` makes it", style="yellow")
+    return ":memory:"
 
 
 def found_wallet(url: str | None, folder: Path) -> Wallet | None:

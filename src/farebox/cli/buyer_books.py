@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from farebox.cli.books import found_wallet, moment, purse_place, wallet_needed
+from farebox.cli.books import found_wallet, moment, purse_to_read, wallet_needed
 from farebox.cli.call_request import Wanted, read_request
 from farebox.cli.options import PurchaseState
 from farebox.cli.output import Cell, Exit, as_usage, is_person, members_of, plain, show
@@ -39,9 +39,12 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes f
 
 
 @contextmanager
-def opened_purse(folder: Path, zone: tzinfo | None = None) -> Iterator[Purse]:
-    """A person's purse; an empty one, of which nothing is kept, where there is none. Raises StoreUnavailable."""
-    purse = open_purse(purse_place(folder), zone=zone or zone_of(None))
+def opened_purse(folder: Path, zone: tzinfo | None = None, *, silent: bool = False) -> Iterator[Purse]:
+    """A person's purse; an empty one, of which nothing is kept, where there is none. Raises StoreUnavailable.
+
+    silent: not to tell that there is none where one was named.
+    """
+    purse = open_purse(purse_to_read(folder, silent=silent), zone=zone or zone_of(None))
     try:
         yield purse
     finally:

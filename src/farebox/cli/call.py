@@ -66,7 +66,7 @@ def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> Exit:
         with open_plain(wanted, told) as client, network_told(wanted):
             taken = Taking(wanted, told, send=lambda it: _unpaid(client, it), key="").take(request)
             return tell_answer(wanted, told, *taken, began=began)
-    purse = open_purse(purse_place(folder, make=True))
+    purse = open_purse(purse_place(folder))
     try:
         buyer = buyer_of(wanted, told, ToldWallet(wallet, told), purse)
         client = Client(buyer=buyer, **client_options(wanted, told))

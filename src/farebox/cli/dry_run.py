@@ -15,7 +15,7 @@ from typing import Final
 
 import httpx
 
-from farebox.cli.books import found_wallet, purse_place
+from farebox.cli.books import found_wallet, purse_to_read
 from farebox.cli.call import buyer_of, client_options, narrowed, network_told, spelt
 from farebox.cli.call_request import Wanted, read_request
 from farebox.cli.call_wait import NoWallet, Told
@@ -34,7 +34,7 @@ def dry_run(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> Exit:
     request = read_request(wanted, probing=True)
     most = Amount.read(wanted.most) if wanted.most else None
     told = Told(quiet=wanted.quiet, verbose=wanted.verbose)
-    purse = open_purse(purse_place(folder))
+    purse = open_purse(purse_to_read(folder, silent=True))
     try:
         wallet = found_wallet(wallet_url, folder) or NoWallet()
         buyer = buyer_of(replace(wanted, most=None), told, wallet, purse)

@@ -17,10 +17,12 @@ State = Annotated[
 
 
 def folder(chosen: Path | None) -> Path:
-    """The state folder that was named, or a person's own."""
+    """The state folder that was named, or a person's own. Raises UsageError."""
+    from farebox.cli.output import as_usage
     from farebox.cli.state import state_dir
 
-    return chosen or state_dir()
+    with as_usage():
+        return state_dir(chosen)
 
 
 ReceiverUrl = Annotated[

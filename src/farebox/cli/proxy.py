@@ -108,7 +108,7 @@ def run_proxy(wanted: Wanted, *, wallet_url: str | None, folder: Path, log_level
         wallet=wallet,
         budget=wanted.budget,
         max=wanted.most,
-        purse=purse_place(folder, make=True),
+        purse=purse_place(folder),
         approve_above=wanted.approve_above,
         approval_patience=timedelta(seconds=wanted.approval_wait_s),
     )

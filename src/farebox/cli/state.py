@@ -25,6 +25,7 @@ import structlog
 
 from farebox.core.errors import ConfigError
 from farebox.core.secret import KEY_BYTES, KeyRing, Secret
+from farebox.stores.places import at_home
 
 OWNER_ONLY: Final = 0o600
 LOOK_EVERY: Final = timedelta(seconds=1)
@@ -37,13 +38,15 @@ _MADE: Final = "made "
 log = structlog.get_logger("farebox")
 
 
-def state_dir() -> Path:
-    """`$FAREBOX_STATE`, or farebox's folder under `$XDG_STATE_HOME` or `~/.local/state`."""
-    chosen = os.environ.get("FAREBOX_STATE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "farebox"
+def state_dir(named: Path | None = None) -> Path:
+    """The folder that was named, `$FAREBOX_STATE`, or a person's usual one; `~` is a home. Raises ConfigError."""
+    chosen = named or os.environ.get("FAREBOX_STATE")
+    return at_home(Path(chosen)) if chosen else usual_dir()
+
+
+def usual_dir() -> Path:
+    """Farebox's folder under `$XDG_STATE_HOME` or `~/.local/state`. Raises ConfigError."""
+    return at_home(Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")) / "farebox"
 
 
 def made_dir(path: Path) -> Path:

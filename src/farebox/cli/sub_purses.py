@@ -27,7 +27,7 @@ def add_purse(name: str, limits: tuple[str, ...], *, folder: Path, as_json: bool
     """Make a sub-purse and tell its token. Raises MalformedBudget, MalformedValue, UsageError, StoreUnavailable."""
     zone = zone_of(None)
     windows = [Window.read(part, zone) for limit in limits for part in limit.split(",")]
-    purse = open_purse(purse_place(folder, make=True), zone=zone)
+    purse = open_purse(purse_place(folder), zone=zone)
     try:
         before = next((each for each in purse.purses() if each.name == name), None)
         with as_usage():
@@ -100,7 +100,7 @@ def repair_purse(*, folder: Path, as_json: bool) -> None:
 
 def known_names(folder: Path) -> list[str]:
     """The names of the sub-purses that can be spent from, for a shell to complete; none where that fails."""
-    with suppress(FareboxError), opened_purse(folder) as purse:
+    with suppress(FareboxError), opened_purse(folder, silent=True) as purse:
         return [each.name for each in purse.purses() if each.revoked_at is None]
     return []
 

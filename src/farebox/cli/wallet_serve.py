@@ -74,7 +74,7 @@ def serve(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> None:
     buyer = open_by_policy(
         wallet=wallet,
         budget=wanted.budget,
-        purse=purse_place(folder, make=True),
+        purse=purse_place(folder),
         approve_above=wanted.approve_above,
         approval_patience=timedelta(seconds=wanted.approval_wait_s),
     )

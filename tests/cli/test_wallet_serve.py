@@ -16,8 +16,8 @@ WALLET = "phoenixd+http://:pw@127.0.0.1:9"
 
 def wanted(**said: Any) -> Wanted:
     usual: dict[str, Any] = {
-        "http": None, "public_url": None, "budget": "500 sat/day", "most": None, "token": None, "allow": (),
-        "allow_private": False, "approve_above": None, "approval_wait_s": 0.0, "timeout_s": 1.0,
+        "http": None, "public_url": None, "budget": "500 sat/day", "time_zone": None, "most": None, "token": None,
+        "allow": (), "allow_private": False, "approve_above": None, "approval_wait_s": 0.0, "timeout_s": 1.0,
     }  # fmt: skip
     return Wanted(**(usual | said))
 

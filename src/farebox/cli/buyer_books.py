@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -17,7 +17,8 @@ from typing import Final
 from farebox.cli.books import found_wallet, moment, purse_to_read, wallet_needed
 from farebox.cli.call_request import Wanted, read_request
 from farebox.cli.options import PurchaseState
-from farebox.cli.output import Cell, Exit, as_usage, is_person, members_of, plain, show
+from farebox.cli.output import Cell, Exit, is_person, members_of, plain, show
+from farebox.cli.policy import chosen_zone
 from farebox.core.allowance import account_of
 from farebox.core.budget import EACH, HOST, PURSE, TAG, Budget, Window, label_of
 from farebox.core.errors import FareboxError, MalformedValue, UsageError
@@ -25,7 +26,7 @@ from farebox.core.payment import DrawState
 from farebox.core.ports import Clock
 from farebox.core.purse import KEPT, Purchase, Purse
 from farebox.http.buy_wire import read_call
-from farebox.http.buyer import Buyer, open_buyer, zone_of
+from farebox.http.buyer import Buyer, open_buyer
 from farebox.payer.purchase import digest_within
 from farebox.stores import open_purse
 from farebox.stores.engine import utc_now
@@ -39,12 +40,12 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes f
 
 
 @contextmanager
-def opened_purse(folder: Path, zone: tzinfo | None = None, *, silent: bool = False) -> Iterator[Purse]:
+def opened_purse(folder: Path, zone: tzinfo = UTC, *, silent: bool = False) -> Iterator[Purse]:
     """A person's purse; an empty one, of which nothing is kept, where there is none. Raises StoreUnavailable.
 
-    silent: not to tell that there is none where one was named.
+    zone: where the calendar's days of sub-purses begin. silent: not to tell that there is none where one was named.
     """
-    purse = open_purse(purse_to_read(folder, silent=silent), zone=zone or zone_of(None))
+    purse = open_purse(purse_to_read(folder, silent=silent), zone=zone)
     try:
         yield purse
     finally:
@@ -59,12 +60,11 @@ def show_budget(
 ) -> None:
     """Each window of a budget and of every sub-purse: its limit, what is spent, what is left, when it begins anew.
 
-    Raises MalformedBudget, StoreUnavailable, TokenRefused, ConfigError.
+    Raises MalformedBudget, StoreUnavailable, TokenRefused, UsageError.
     """
     from farebox.cli.call_wait import NoWallet
 
-    with as_usage():
-        where = zone_of(zone)
+    where = chosen_zone(zone)
     with opened_purse(folder, where) as purse:
         if token is not None:
             buyer = open_buyer(wallet=NoWallet(), budget=limits, purse=purse, time_zone=where)

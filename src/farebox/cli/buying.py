@@ -17,6 +17,7 @@ from farebox.cli.options import (
     PurchaseState,
     State,
     WalletUrl,
+    Zone,
     folder,
     given_token,
 )
@@ -72,10 +73,6 @@ Token = Annotated[
         callback=given_token,
     ),
 ]
-Zone = Annotated[
-    str | None,
-    typer.Option("--time-zone", help="Where a calendar's day begins, such as Europe/Paris. (default: yours)"),
-]
 Limits = Annotated[str, typer.Argument(envvar="FAREBOX_BUDGET", help="Such as '500 sat/day, 50 sat/call'.")]
 
 
@@ -92,6 +89,7 @@ def call(
     wallet: WalletUrl = None,
     most: Most = None,
     budget: BudgetText = "500 sat/day",
+    zone: Zone = None,
     max_fee: MostFee = None,
     accept_price: AcceptPrice = None,
     approve_above: ApproveAbove = None,
@@ -124,6 +122,7 @@ def call(
             most_redirects=max_redirects if follow else 0,
             most=most,
             budget=budget,
+            time_zone=zone,
             most_fee=max_fee,
             accept_price=accept_price,
             approve_above=approve_above,
@@ -132,11 +131,9 @@ def call(
             token=purse,
             prefer=tuple(prefer or ()),
             as_json=as_json,
-            quiet=quiet,
-            verbose=verbose,
-            timeout_s=timeout_s,
-            payment_timeout_s=payment_timeout_s,
-        )
+            quiet=quiet, verbose=verbose,
+            timeout_s=timeout_s, payment_timeout_s=payment_timeout_s,
+        )  # fmt: skip
         raise SystemExit((ask_price if dry_run else call_once)(wanted, wallet_url=wallet, folder=folder(state_dir)))
 
 

@@ -17,7 +17,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -44,7 +44,6 @@ from farebox.http.buyer import Buyer
 from farebox.http.converse import trust
 from farebox.payer import Bought
 from farebox.payer.spending import spending, spending_under
-from farebox.stores import open_purse
 
 _MOST_TRIES = 4  # of a paid answer that breaks off
 
@@ -66,14 +65,10 @@ def call_once(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> Exit:
         with open_plain(wanted, told) as client, network_told(wanted):
             taken = Taking(wanted, told, send=lambda it: _unpaid(client, it), key="").take(request)
             return tell_answer(wanted, told, *taken, began=began)
-    purse = open_purse(purse_place(folder))
-    try:
-        buyer = buyer_of(wanted, told, ToldWallet(wallet, told), purse)
+    with closing(buyer_of(wanted, told, ToldWallet(wallet, told), purse_place(folder))) as buyer:
         client = Client(buyer=buyer, **client_options(wanted, told))
         with client, narrowed(wanted, buyer), network_told(wanted):
-            return _buy(wanted, told, client, purse, request, began)
-    finally:
-        purse.close()
+            return _buy(wanted, told, client, buyer.drivers.purse, request, began)
 
 
 def _buy(wanted: Wanted, told: Told, client: Client, purse: Purse, request: httpx.Request, began: float) -> Exit:
@@ -110,11 +105,15 @@ def _is_paid_for_by_a_proxy(host: str) -> bool:
 # --- the clients ------------------------------------------------------------------------------------------------------
 
 
-def buyer_of(wanted: Wanted, told: Told, wallet: Wallet, purse: Purse) -> Buyer:
-    """A buyer as it is wanted. Raises MalformedBudget, MalformedAmount."""
+def buyer_of(wanted: Wanted, told: Told, wallet: Wallet, purse: str | Path) -> Buyer:
+    """A buyer as it is wanted, with the purse at this place.
+
+    Raises MalformedBudget, MalformedAmount, ConfigError, StoreUnavailable.
+    """
     buyer = open_by_policy(
         wallet=wallet,
         budget=wanted.budget,
+        time_zone=wanted.time_zone,
         max=wanted.most,
         max_fee=wanted.most_fee,
         purse=purse,

@@ -41,6 +41,7 @@ class Wanted:
 
     url: str
     budget: str
+    time_zone: str | None = None
     method: str | None = None
     headers: tuple[str, ...] = ()
     data: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,6 @@ from farebox.core.amount import Amount
 from farebox.core.errors import ApprovalNeeded
 from farebox.http.buy import Client
 from farebox.payer import Offer
-from farebox.stores import open_purse
 
 _FREE: Final = re.compile(r'"free";q=(\d{1,6});w=86400')  # draft-ietf-httpapi-ratelimit-headers
 
@@ -34,17 +34,14 @@ def dry_run(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> Exit:
     request = read_request(wanted, probing=True)
     most = Amount.read(wanted.most) if wanted.most else None
     told = Told(quiet=wanted.quiet, verbose=wanted.verbose)
-    purse = open_purse(purse_to_read(folder, silent=True))
-    try:
-        wallet = found_wallet(wallet_url, folder) or NoWallet()
-        buyer = buyer_of(replace(wanted, most=None), told, wallet, purse)
+    wallet = found_wallet(wallet_url, folder) or NoWallet()
+    place = purse_to_read(folder, silent=True)
+    with closing(buyer_of(replace(wanted, most=None), told, wallet, place)) as buyer:
         answers: list[httpx.Response] = []
         client = Client(buyer=buyer, **client_options(wanted, told))
         with client, narrowed(wanted, buyer), network_told(wanted), spelt():
             client.event_hooks["response"].append(answers.append)
             offer = client.ask(request)
-    finally:
-        purse.close()
     if offer is None:
         return _unpriced(wanted, answers[-1])
     return _priced(wanted, offer, most, free_calls=_free_calls(answers))

@@ -58,6 +58,16 @@ BudgetText = Annotated[
 ]
 MostOfEach = Annotated[str | None, typer.Option("--max", help="The most one call may cost, such as 21sat.")]
 
+Zone = Annotated[
+    str | None,
+    typer.Option(
+        "--time-zone",
+        envvar="FAREBOX_TIME_ZONE",
+        help="Where a calendar's day begins, such as Europe/Paris. (default: this machine's)",
+        show_default=False,
+    ),
+]
+
 Fields = Annotated[str | None, typer.Option("--fields", help="Only these, such as amount_msat,url.", metavar="A,B")]
 
 ApproveAbove = Annotated[

@@ -4,7 +4,6 @@ FAREBOX_PAY, FAREBOX_NEVER_PAY     hosts that may, and may not, be paid: `api.ex
 FAREBOX_PLAIN_HTTP                 hosts that may be paid over plain HTTP besides this machine
 FAREBOX_PIN_PAYEE                  1: only the node that was paid first at an origin is paid there
 FAREBOX_PRICE_JUMP                 a price so many times the last one is refused; 0 for any price (default: 10)
-FAREBOX_TIME_ZONE                  where a calendar's day begins, such as Europe/Paris (default: this machine's)
 FAREBOX_APPROVAL_WEBHOOK, FAREBOX_APPROVAL_SECRET    an address that is told of parked calls, and may decide them
 """
 
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,10 +27,17 @@ log = structlog.get_logger("farebox")
 _YES: Final = {"1": True, "true": True, "yes": True, "": False, "0": False, "false": False, "no": False}
 
 
-def open_by_policy(*, wallet: Wallet, purse: str | Path | Purse, budget: str, **more: Any) -> Buyer:
-    """A buyer as the environment has it. more: what open_buyer takes, and raises, besides. Raises UsageError."""
+def chosen_zone(named: str | None) -> tzinfo:
+    """Where a calendar's day begins, as `--time-zone` has it; on this machine for None or "". Raises UsageError."""
     with as_usage():
-        zone = zone_of(_text("FAREBOX_TIME_ZONE") or None)
+        return zone_of((named or "").strip() or None)
+
+
+def open_by_policy(
+    *, wallet: Wallet, purse: str | Path | Purse, budget: str, time_zone: str | None, **more: Any
+) -> Buyer:
+    """A buyer as the environment has it. more: what open_buyer takes, and raises, besides. Raises UsageError."""
+    zone = chosen_zone(time_zone)
     jump = _number("FAREBOX_PRICE_JUMP", 10)
     return open_buyer(
         wallet=wallet,

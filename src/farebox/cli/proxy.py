@@ -61,6 +61,7 @@ class Wanted:
     purse: str
     limit: str | None
     budget: str
+    time_zone: str | None
     most: str | None
     approve_above: str | None
     approval_wait_s: float
@@ -107,6 +108,7 @@ def run_proxy(wanted: Wanted, *, wallet_url: str | None, folder: Path, log_level
     buyer = open_by_policy(
         wallet=wallet,
         budget=wanted.budget,
+        time_zone=wanted.time_zone,
         max=wanted.most,
         purse=purse_place(folder),
         approve_above=wanted.approve_above,

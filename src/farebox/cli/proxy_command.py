@@ -14,6 +14,7 @@ from farebox.cli.options import (
     MostOfEach,
     State,
     WalletUrl,
+    Zone,
     folder,
 )
 from farebox.cli.output import errors_told
@@ -29,6 +30,7 @@ def proxy(
         ),
     ] = None,
     budget: BudgetText = "500 sat/day",
+    zone: Zone = None,
     most: MostOfEach = None,
     approve_above: ApproveAbove = None,
     approval_wait_s: ApprovalWait = 0.0,
@@ -62,7 +64,7 @@ def proxy(
         from farebox.cli.proxy import Wanted, run_proxy
 
         wanted = Wanted(
-            purse=purse, limit=", ".join(limit) if limit else None, budget=budget, most=most,
+            purse=purse, limit=", ".join(limit) if limit else None, budget=budget, time_zone=zone, most=most,
             approve_above=approve_above, approval_wait_s=approval_wait_s, listen=listen,
             public=public, authority=authority or bool(domains), domains=tuple(domains or ()), allow=tuple(allow or ()),
             allow_private=allow_private, deny=tuple(deny or ()), upstream_ca=upstream_ca, timeout_s=timeout_s,

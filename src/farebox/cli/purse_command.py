@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from farebox.cli.options import Fields, Json, State, folder
+from farebox.cli.options import Fields, Json, State, Zone, folder
 from farebox.cli.output import errors_told
 
 purse = typer.Typer(
@@ -25,21 +25,21 @@ LimitList = Annotated[list[str] | None, typer.Option("--limit", help="Such as '1
 
 
 @purse.command("add")
-def add(name: Name, limit: LimitList = None, as_json: Json = False, state_dir: State = None) -> None:
+def add(name: Name, limit: LimitList = None, zone: Zone = None, as_json: Json = False, state_dir: State = None) -> None:
     """A sub-purse and its token; of one that is there already, the limits are replaced and the token stays."""
     with errors_told(as_json=as_json):
         from farebox.cli.sub_purses import add_purse
 
-        add_purse(name, tuple(limit or ()), folder=folder(state_dir), as_json=as_json)
+        add_purse(name, tuple(limit or ()), folder=folder(state_dir), zone=zone, as_json=as_json)
 
 
 @purse.command("list")
-def list_purses(fields: Fields = None, as_json: Json = False, state_dir: State = None) -> None:
+def list_purses(fields: Fields = None, zone: Zone = None, as_json: Json = False, state_dir: State = None) -> None:
     """Every sub-purse and what it has left; never a token."""
     with errors_told(as_json=as_json):
         from farebox.cli.sub_purses import show_purses
 
-        show_purses(folder=folder(state_dir), fields=fields, as_json=as_json)
+        show_purses(folder=folder(state_dir), zone=zone, fields=fields, as_json=as_json)
 
 
 @purse.command("show")
@@ -48,6 +48,7 @@ def show(
     token: Annotated[
         bool, typer.Option("--token", help="Only the token, which whoever has it can spend with.")
     ] = False,
+    zone: Zone = None,
     as_json: Json = False,
     state_dir: State = None,
 ) -> None:
@@ -55,7 +56,7 @@ def show(
     with errors_told(as_json=as_json):
         from farebox.cli.sub_purses import show_purse
 
-        show_purse(name, token=token, folder=folder(state_dir), as_json=as_json)
+        show_purse(name, token=token, folder=folder(state_dir), zone=zone, as_json=as_json)
 
 
 @purse.command("attenuate")
@@ -76,12 +77,12 @@ def attenuate(
 
 
 @purse.command("revoke")
-def revoke(name: Name, as_json: Json = False, state_dir: State = None) -> None:
+def revoke(name: Name, zone: Zone = None, as_json: Json = False, state_dir: State = None) -> None:
     """Nothing more is spent with the tokens of this sub-purse."""
     with errors_told(as_json=as_json):
         from farebox.cli.sub_purses import revoke_purse
 
-        revoke_purse(name, folder=folder(state_dir), as_json=as_json)
+        revoke_purse(name, folder=folder(state_dir), zone=zone, as_json=as_json)
 
 
 @purse.command("repair")

@@ -12,22 +12,22 @@ from pathlib import Path
 from farebox.cli.books import moment, purse_place
 from farebox.cli.buyer_books import labelled, later, opened_purse, window_row
 from farebox.cli.output import Cell, as_usage, is_person, say, show, tell
+from farebox.cli.policy import chosen_zone
 from farebox.core.budget import Budget, Window
 from farebox.core.errors import FareboxError, UsageError
 from farebox.core.purse import Purse, SubPurse
 from farebox.core.purse_token import KEY_BYTES, PurseToken
 from farebox.core.secret import Secret
-from farebox.http.buyer import zone_of
 from farebox.stores import open_purse
 
 _SAFE = "whoever has it can spend from this purse; hand it over as FAREBOX_PURSE, not on a command line"
 
 
-def add_purse(name: str, limits: tuple[str, ...], *, folder: Path, as_json: bool) -> None:
+def add_purse(name: str, limits: tuple[str, ...], *, folder: Path, zone: str | None = None, as_json: bool) -> None:
     """Make a sub-purse and tell its token. Raises MalformedBudget, MalformedValue, UsageError, StoreUnavailable."""
-    zone = zone_of(None)
-    windows = [Window.read(part, zone) for limit in limits for part in limit.split(",")]
-    purse = open_purse(purse_place(folder), zone=zone)
+    where = chosen_zone(zone)
+    windows = [Window.read(part, where) for limit in limits for part in limit.split(",")]
+    purse = open_purse(purse_place(folder), zone=where)
     try:
         before = next((each for each in purse.purses() if each.name == name), None)
         with as_usage():
@@ -45,16 +45,16 @@ def tell_change(before: SubPurse | None, now: SubPurse) -> None:
         tell(f"the limit of the purse {now.name} was {was} and is now {limits}")
 
 
-def show_purses(*, folder: Path, fields: str | None, as_json: bool) -> None:
-    """Every sub-purse, a row for each of its limits. Raises StoreUnavailable."""
-    with opened_purse(folder) as purse:
+def show_purses(*, folder: Path, zone: str | None = None, fields: str | None, as_json: bool) -> None:
+    """Every sub-purse, a row for each of its limits. Raises UsageError, StoreUnavailable."""
+    with opened_purse(folder, chosen_zone(zone)) as purse:
         rows = [row for each in purse.purses() for row in _rows(each, purse)]
     show(rows, title="Purses", as_json=as_json, fields=fields)
 
 
-def show_purse(name: str, *, token: bool, folder: Path, as_json: bool) -> None:
+def show_purse(name: str, *, token: bool, folder: Path, zone: str | None = None, as_json: bool) -> None:
     """One sub-purse, or its token. Raises UsageError, StoreUnavailable."""
-    with opened_purse(folder) as purse:
+    with opened_purse(folder, chosen_zone(zone)) as purse:
         found = next((each for each in purse.purses() if each.name == name), None)
         if found is None:
             raise UsageError(f"there is no purse {name}; `farebox purse list` tells them")
@@ -78,9 +78,9 @@ def attenuate_token(
     _tell_token(read.attenuate(limits=windows, hosts=hosts, until=end), read.name, as_json=as_json)
 
 
-def revoke_purse(name: str, *, folder: Path, as_json: bool) -> None:
+def revoke_purse(name: str, *, folder: Path, zone: str | None = None, as_json: bool) -> None:
     """Revoke a sub-purse. Raises UsageError, StoreUnavailable."""
-    with opened_purse(folder) as purse:
+    with opened_purse(folder, chosen_zone(zone)) as purse:
         with as_usage():
             revoked = purse.revoke_purse(name)
         show(_rows(revoked, purse), title="Revoked", as_json=as_json)

@@ -53,6 +53,7 @@ class Wanted:
     http: str | None
     public_url: str | None
     budget: str
+    time_zone: str | None
     most: str | None
     token: str | None
     allow: tuple[str, ...]
@@ -74,6 +75,7 @@ def serve(wanted: Wanted, *, wallet_url: str | None, folder: Path) -> None:
     buyer = open_by_policy(
         wallet=wallet,
         budget=wanted.budget,
+        time_zone=wanted.time_zone,
         purse=purse_place(folder),
         approve_above=wanted.approve_above,
         approval_patience=timedelta(seconds=wanted.approval_wait_s),

@@ -13,6 +13,7 @@ from farebox.cli.options import (
     MostOfEach,
     State,
     WalletUrl,
+    Zone,
     folder,
     given_token,
 )
@@ -29,6 +30,7 @@ def serve_wallet(
     ] = None,
     wallet: WalletUrl = None,
     budget: BudgetText = "500 sat/day",
+    zone: Zone = None,
     most: MostOfEach = None,
     token: Annotated[
         str | None,
@@ -59,9 +61,9 @@ def serve_wallet(
 
         serve(
             Wanted(
-                http=http, public_url=public_url, budget=budget, most=most, token=token, allow=tuple(allow or ()),
-                allow_private=allow_private, approve_above=approve_above, approval_wait_s=approval_wait_s,
-                timeout_s=timeout_s,
+                http=http, public_url=public_url, budget=budget, time_zone=zone, most=most, token=token,
+                allow=tuple(allow or ()), allow_private=allow_private, approve_above=approve_above,
+                approval_wait_s=approval_wait_s, timeout_s=timeout_s,
             ),
             wallet_url=wallet,
             folder=folder(state_dir),

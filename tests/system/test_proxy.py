@@ -128,6 +128,46 @@ def test_a_proxy_that_is_told_to_end_gives_the_answer_it_is_giving(shop: Any, op
         assert [200] == answers
 
 
+@pytest.mark.parametrize("way", ["proxy", "prefix", "tunnel"])
+def test_a_caller_who_is_not_patient_enough_and_calls_again_has_paid_once(
+    way: str, shop: Any, open_proxy: Any, writer: Any, tmp_path: Path
+) -> None:
+    with (
+        in_tls(shop.port, tmp_path) as (port, believed),
+        open_proxy("--ca", "--allow", "localhost", "--upstream-ca", str(believed)) as forwarder,
+    ):
+        place, options = forwarder.place, {"trust_env": False}
+        url = {"prefix": f"{place['pay']}{shop.url}/write", "tunnel": f"https://localhost:{port}/write"}
+        if way == "prefix":
+            options |= {"headers": forwarder.token}
+        else:
+            options |= {"proxy": place["http_proxy"], "verify": ssl.create_default_context(cafile=place["ca"])}
+
+        def call(timeout: float) -> httpx.Response:
+            with httpx.Client(timeout=timeout, **options) as client:
+                return client.post(url.get(way, f"{shop.url}/write"), content="hello")
+
+        writer.held = True
+        for _ in range(2):
+            with pytest.raises(httpx.ReadTimeout):
+                call(1)
+        threading.Timer(0.5, setattr, (writer, "held", False)).start()
+        answer = call(PATIENCE_S)
+        assert [answer.json()] == [{"text": text} for text in writer.runs["hello"]]
+        assert ("21 sat", "true") == (answer.headers["farebox-paid"], answer.headers["farebox-replayed"])
+        budget = httpx.get(f"{place['proxy']}/budget", headers=forwarder.token, trust_env=False).json()["budget"]
+        assert {479_000} == {each["left_msat"] for each in budget}
+
+
+def test_a_caller_who_leaves_as_soon_as_he_has_his_answer_gets_another_one_the_next_time(
+    shop: Any, open_proxy: Any, writer: Any
+) -> None:
+    with open_proxy() as forwarder:
+        url, token = f"{forwarder.place['pay']}{shop.url}/write", forwarder.token
+        answers = [httpx.post(url, content="hello", headers=token, timeout=PATIENCE_S) for _ in range(20)]
+        assert [{"text": text} for text in writer.runs["hello"]] == [answer.json() for answer in answers]
+
+
 def test_the_purse_keeps_its_token_and_what_was_spent_over_a_restart(shop: Any, open_proxy: Any) -> None:
     tokens = []
     for _ in range(2):

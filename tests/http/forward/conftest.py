@@ -21,7 +21,7 @@ from farebox.http.buyer import open_buyer
 from farebox.http.forward.proxy import ForwardProxy
 from farebox.http.forward.server import ForwardServer
 from farebox.http.forward.target import Here
-from farebox.http.forward.wire import Caller, Patience
+from farebox.http.forward.wire import Caller, Line, Patience
 from farebox.http.paywall import Paywall
 from farebox.stores import open_purse
 from farebox.stores.purse import SqlitePurse
@@ -31,6 +31,20 @@ from farebox.testing.raw_http import RawMessage, read_message
 HERE = "127.0.0.1:8403"
 KEY = Secret(bytes(range(32)))
 TOKEN = PurseToken.mint("agent", KEY).reveal()
+
+
+class Mouth:
+    """A caller who says all this, and hangs up when more is waited for."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+
+    async def read(self, n: int) -> bytes:
+        part, self._said = self._said[:n], self._said[n:]
+        return part
+
+    async def ended(self) -> None:
+        await asyncio.Event().wait()
 
 
 class Ear:
@@ -76,13 +90,10 @@ class Agency:
     patience: Patience = field(default_factory=Patience)
 
     async def hear(self, *said: bytes, heads: int = 0) -> Told:
-        """Say this on one connection, hang up, and hear all that is answered. heads: so many answers have no body."""
-        reader, ear = asyncio.StreamReader(), Ear()
-        for part in said:
-            reader.feed_data(part)
-        reader.feed_eof()
+        """Say this on one connection, hear all that is answered, and hang up. heads: so many answers have no body."""
+        ear = Ear()
         server = ForwardServer(self.proxy)
-        await server.converse(Caller(reader, ear, self.patience))
+        await server.converse(Caller(Mouth(b"".join(said)), ear, self.patience))
         ear.heard.feed_eof()
         answers: list[RawMessage] = []
         while (answer := await read_message(ear.heard, without_body=len(answers) < heads)) is not None:
@@ -91,12 +102,12 @@ class Agency:
 
     async def stays(self, said: bytes, *, for_s: float) -> bool:
         """Whether a connection on which this was said, and nothing more, is still there after so many seconds."""
-        reader = asyncio.StreamReader()
-        reader.feed_data(said)
-        there = asyncio.ensure_future(ForwardServer(self.proxy).converse(Caller(reader, Ear(), self.patience)))
+        line = Line()
+        line.feed_data(said)
+        there = asyncio.ensure_future(ForwardServer(self.proxy).converse(Caller(line, Ear(), self.patience)))
         await asyncio.wait([there], timeout=for_s)
         stays = not there.done()
-        reader.feed_eof()
+        line.feed_eof()
         await there
         return stays
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
+import struct
 import threading
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from itertools import cycle
@@ -35,6 +36,8 @@ def asked(fields: bytes) -> bytes:
     return b"GET http://shop.test/free HTTP/1.1\r\nHost: shop.test\r\n%b\r\n" % fields
 
 
+BUYING = b"POST http://shop.test/api/dvm HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 16\r\n%b\r\n" % SHOWN
+BUYING += b'{"prompt": "hi"}'
 STRANGERS = [b"", b"GET http://shop.test/ HT", asked(b""), asked(FALSE), asked(FALSE) * 20]
 
 
@@ -162,6 +165,63 @@ async def test_whoever_is_being_answered_never_gives_way(open_agency: Any) -> No
             await asyncio.sleep(0.1)
             assert [503, 503] == [await crowd.call(fields) for fields in (b"", SHOWN)]
         assert [200] * PLACES == await asyncio.gather(*answered)
+
+
+def close(writer: asyncio.StreamWriter) -> None:
+    """As a client does whose time is over."""
+    writer.close()
+
+
+def close_half(writer: asyncio.StreamWriter) -> None:
+    """And still listen."""
+    writer.write_eof()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """As a system does for a program that has died with something unread."""
+    there = writer.get_extra_info("socket")
+    there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("hang_up", [close, close_half, reset])
+@pytest.mark.parametrize("behind", [b"", asked(SHOWN)])
+async def test_whoever_hangs_up_and_calls_again_has_paid_once_and_holds_nothing_against_the_seller(
+    open_agency: Any, caplog: pytest.LogCaptureFixture, hang_up: Callable[[asyncio.StreamWriter], None], behind: bytes
+) -> None:
+    async with open_agency() as agency, at(agency.proxy) as crowd:
+        agency.service.held = True
+        for _ in range(2):
+            _, writer = await crowd.come(BUYING + behind)
+            async with asyncio.timeout(5):
+                await agency.service.entered.wait()
+            await asyncio.sleep(0.1)  # for those who hear that it is being made already
+            hang_up(writer)
+        patient = await crowd.come(BUYING)
+        await asyncio.sleep(0.1)
+        agency.service.go_on.set()
+        async with asyncio.timeout(5):
+            answer = await read_message(patient[0])
+        assert answer is not None
+        assert (200, [b"true"]) == (answer.status, answer.values(b"farebox-replayed"))
+        assert 200 == await crowd.call(on=patient)  # when all of the first is done
+        (purchase,) = agency.purse.history(9)
+        assert (True, None) == (purchase.served, purchase.undelivered_at)
+    assert [] == caplog.records
+
+
+async def test_what_is_said_while_an_answer_is_waited_for_is_answered_after_it(open_agency: Any) -> None:
+    async with open_agency() as agency, at(agency.proxy) as crowd:
+        agency.service.held = True
+        reader, writer = await crowd.come(BUYING)
+        async with asyncio.timeout(5):
+            await agency.service.entered.wait()
+            writer.write(asked(SHOWN) * 3)
+            await asyncio.sleep(0.1)
+            agency.service.go_on.set()
+            answers = [await read_message(reader) for _ in range(4)]
+        assert [b"21 sat"] == [value for answer in answers if answer for value in answer.values(b"farebox-paid")]
+        assert [200] * 4 == [answer and answer.status for answer in answers]
 
 
 async def test_of_those_with_a_token_the_first_that_waits_between_two_requests_gives_way(open_agency: Any) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import h11
 import pytest
 
+from farebox.http.forward.fields import Field
 from farebox.http.forward.refusal import Refusal
-from farebox.http.forward.wire import Caller, Patience, Room
+from farebox.http.forward.wire import Caller, Line, Patience, Room
 
 pytestmark = pytest.mark.anyio
 
@@ -40,13 +42,19 @@ class Ear:
         """Not here."""
 
 
-def calling(*said: bytes, ear: Ear | None = None, room: Room | None = None, **patience: timedelta | int) -> Caller:
-    """A caller who has said this, and says nothing more, but has not gone."""
-    reader = asyncio.StreamReader()
+def calling(
+    *said: bytes,
+    ear: Ear | None = None,
+    room: Room | None = None,
+    line: Line | None = None,
+    **patience: timedelta | int,
+) -> Caller:
+    """A caller who has said this, and says nothing more, but has not gone. line: by which he may go."""
+    line = line or Line()
     for part in said:
-        reader.feed_data(part)
+        line.feed_data(part)
     spans = {"stranger": LONG, "idle": LONG, "head": LONG, "body": LONG, "read": LONG}
-    return Caller(reader, ear or Ear(), Patience(**(spans | patience)), room=room)  # type: ignore[arg-type]  # each as it is
+    return Caller(line, ear or Ear(), Patience(**(spans | patience)), room=room)  # type: ignore[arg-type]  # each as it is
 
 
 async def heard(caller: Caller) -> bytes:
@@ -167,3 +175,56 @@ async def test_one_who_is_told_to_leave_hears_it_with_his_answer() -> None:
     await caller.say(200, [], b"ok")
     assert b"connection: close" in ear.heard.lower()
     assert not caller.next_one()
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "fields", "parts", "is_whole"),
+    [
+        (b"GET", 200, [(b"content-length", b"4")], [b"ab"], False),
+        (b"GET", 200, [(b"content-length", b"4")], [b"ab", b"cd"], True),
+        (b"GET", 200, [], [b"abcd"], False),
+        (b"GET", 204, [], [], True),
+        (b"GET", 304, [(b"content-length", b"4")], [], True),
+        (b"HEAD", 200, [(b"content-length", b"4")], [], True),
+    ],
+)
+async def test_who_hangs_up_ends_what_is_done_for_him_unless_he_was_told_all(
+    *, method: bytes, status: int, fields: list[Field], parts: list[bytes], is_whole: bool
+) -> None:
+    line, done = Line(), False
+    caller = calling(method + b" http://shop.test/ HTTP/1.1\r\nHost: shop.test\r\n\r\n", line=line)
+    await heard(caller)
+    with suppress(TimeoutError):
+        async with caller.waiting():
+            await caller.begin(status, fields)
+            for part in parts:
+                await caller.part(part)
+            line.feed_eof()
+            await asyncio.sleep(0.05)  # until it is written down that he was answered
+            done = True
+    assert is_whole is done
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+async def test_who_has_gone_before_he_is_answered_has_nothing_done_for_him(error: Exception | None) -> None:
+    line = Line()
+    caller = calling(HEAD + b"\r\n", line=line)
+    await heard(caller)
+    line.set_exception(error) if error else line.feed_eof()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5), caller.waiting():
+            await asyncio.Event().wait()
+    assert not caller.begun
+
+
+async def test_nothing_is_read_from_a_caller_while_he_is_answered() -> None:
+    line = Line()
+    caller = calling(b"GET http://shop.test/ HTTP/1.1\r\nHost: shop.test\r\n\r\n", line=line)
+    await heard(caller)
+    async with caller.waiting():
+        line.feed_data(HEAD + b"Content-Length: 2\r\n\r\nhi")
+        await asyncio.sleep(0.05)
+        assert b"" == caller.unread
+        await caller.say(200, [], b"ok")
+    assert caller.next_one()
+    assert b"hi" == await heard(caller)

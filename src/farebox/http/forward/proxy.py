@@ -133,16 +133,17 @@ class ForwardProxy:
         method, content = request.method.decode("ascii"), await caller.body()
         outgoing = httpx.Request(method, url, headers=fields, content=content)
         with spending_under(allowance):
-            try:
-                answer = await self._client.send(outgoing, stream=True)
-            except OutOfReach as error:
-                raise Refusal(403, "out-of-reach", error.__doc__ or "", str(error)) from None
-            except (FareboxError, httpx.HTTPError) as error:
-                raise refusal_of(error) from None
-            try:
-                await self._pass_on(caller, answer, allowance, asked)
-            finally:
-                await answer.aclose()
+            async with caller.waiting():
+                try:
+                    answer = await self._client.send(outgoing, stream=True)
+                except OutOfReach as error:
+                    raise Refusal(403, "out-of-reach", error.__doc__ or "", str(error)) from None
+                except (FareboxError, httpx.HTTPError) as error:
+                    raise refusal_of(error) from None
+                try:
+                    await self._pass_on(caller, answer, allowance, asked)
+                finally:
+                    await answer.aclose()
 
     async def _pass_on(self, caller: Caller, answer: httpx.Response, allowance: Allowance, asked: Fetch) -> None:
         fields = downstream_fields(answer.headers.raw, via=self._via)

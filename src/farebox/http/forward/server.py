@@ -4,8 +4,10 @@ Rules
 1. One connection is answered one request after the other, however many are sent at once.
 2. Whoever is being answered when the proxy is told to end gets the answer; a purchase that takes longer than the drain
    stays held, and is looked up when its call is made again.
-3. Behind a tunnel the same rules hold: what is heard there is a request to its host, under the token of the tunnel.
-4. When there are too many connections, the oldest that has shown no good token gives way to the next; where all have
+3. Whoever hangs up while he is being answered has what is done for him ended at once, so that the same call, made
+   again, finds what is paid for it, and nothing is held against the seller.
+4. Behind a tunnel the same rules hold: what is heard there is a request to its host, under the token of the tunnel.
+5. When there are too many connections, the oldest that has shown no good token gives way to the next; where all have
    shown one, the oldest that waits between two requests. Whoever is being answered never does; and while strangers are
    having their tokens looked at, whoever comes next waits to be taken.
 """
@@ -25,13 +27,12 @@ import structlog
 from farebox.http.forward.authority import Authority
 from farebox.http.forward.proxy import ForwardProxy, Tunnelled
 from farebox.http.forward.refusal import Refusal
-from farebox.http.forward.wire import Caller, Patience, Room
+from farebox.http.forward.wire import Caller, Line, Patience, Room
 
 log = structlog.get_logger("farebox")
 
 _DRAIN: Final = timedelta(seconds=30)
 _HANDSHAKE_S: Final = 20.0
-_READ_AHEAD: Final = 64 * 1024
 _MOMENT_S: Final = 0.01
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -107,11 +108,11 @@ class ForwardServer:
         while True:
             try:
                 connection, _ = await loop.sock_accept(listening)
-                reader, writer = await asyncio.open_connection(sock=connection, limit=_READ_AHEAD)
+                line, writer = await _open(connection)
             except OSError:  # he has gone again, or no more files can be opened just now
                 await asyncio.sleep(_MOMENT_S)
                 continue
-            caller = Caller(reader, writer, self._patience, room=self._room)
+            caller = Caller(line, writer, self._patience, room=self._room)
             is_full = len(self._callers) >= self._most and all(
                 each.known and not each.idle for each, _ in self._callers.values()
             )
@@ -158,8 +159,8 @@ class ForwardServer:
         context = await asyncio.to_thread(authority.context, asked.tunnel.place.host)
         writer.write(_ESTABLISHED)
         await writer.drain()
-        reader = asyncio.StreamReader(limit=_READ_AHEAD, loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        line = Line()
+        protocol = asyncio.StreamReaderProtocol(line, loop=loop)
         with suppress(ssl.SSLError):  # a caller that does not trust the authority
             transport = await loop.start_tls(
                 writer.transport, protocol, context, server_side=True, ssl_handshake_timeout=_HANDSHAKE_S
@@ -167,14 +168,21 @@ class ForwardServer:
             if transport is None:
                 return
             protocol.connection_made(transport)
-            inner = asyncio.StreamWriter(transport, protocol, reader, loop)
-            caller = Caller(reader, inner, self._patience, known=True, room=self._room)
+            inner = asyncio.StreamWriter(transport, protocol, line, loop)
+            caller = Caller(line, inner, self._patience, known=True, room=self._room)
             if task is not None:
                 self._callers[task] = caller, inner
             try:
                 await self.converse(caller, asked)
             finally:
                 inner.close()
+
+
+async def _open(connection: socket.socket) -> tuple[Line, asyncio.StreamWriter]:
+    loop, line = asyncio.get_running_loop(), Line()
+    protocol = asyncio.StreamReaderProtocol(line, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=connection)
+    return line, asyncio.StreamWriter(transport, protocol, line, loop)
 
 
 def _hang_up(caller: Caller, writer: asyncio.StreamWriter) -> None:

@@ -5,13 +5,15 @@ Rules
    not beyond its limit.
 2. Every wait has an end: for a head, for the next part of a body, for a caller that does not read.
 3. A connection on which anything was left unread, or refused, is closed, after its caller had time to hear why.
+4. Who closes his side of the connection has gone, as HTTP clients do when they don't want to wait any longer. It is
+   learnt without reading, so that what he said before it has its limit; of who says more than that nothing is learnt.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
@@ -23,6 +25,7 @@ from farebox.http.forward.refusal import Refusal, malformed
 
 _MOST_FIELDS: Final = 128
 _READ_BYTES: Final = 64 * 1024
+_BODILESS: Final = frozenset((204, 304))
 _LINGER: Final = timedelta(seconds=2)
 
 
@@ -63,10 +66,35 @@ class Room:
 
 
 class Reader(Protocol):
-    """Where bytes come from: an asyncio.StreamReader."""
+    """Where bytes come from: a Line."""
 
     async def read(self, n: int = -1) -> bytes:
         """Some bytes; none when there are no more."""
+
+    async def ended(self) -> None:
+        """Wait until nothing more will come, whether or not what came is read."""
+
+
+class Line(asyncio.StreamReader):
+    """What comes from a caller, of whom it is known when he hangs up also while nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=_READ_BYTES)
+        self._over = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        """He has closed his side, or the connection was closed."""
+        super().feed_eof()
+        self._over.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        """The connection broke."""
+        super().set_exception(exc)
+        self._over.set()
+
+    async def ended(self) -> None:
+        """As in Reader."""
+        await self._over.wait()
 
 
 class Writer(Protocol):
@@ -102,6 +130,7 @@ class Caller:
         self._leaving = self._head_only = False
         self._room = room or Room(patience.most_bodies)
         self._taken = 0
+        self._unsaid: int | None = None  # bytes that are missing from the answer; None where only its end tells
         self._since: float | None = None  # when the first request was waited for
         self.known = known
         self.idle = True
@@ -116,7 +145,7 @@ class Caller:
 
     async def hear(self) -> h11.Request | None:
         """The next request's head; None when the caller has gone, or says nothing for too long. Raises Refusal."""
-        self.idle, self.begun = True, False
+        self.idle, self.begun, self._unsaid = True, False, None
         try:
             async with asyncio.timeout_at(self._latest(self._patience.idle)) as limit:
                 event = await self._next(limit)
@@ -153,6 +182,21 @@ class Caller:
             raise _slow() from None
         except h11.RemoteProtocolError as error:
             raise _unreadable(error) from None
+
+    @asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """What is done in here is cancelled when the caller hangs up before he was told all, with a TimeoutError."""
+        async with asyncio.timeout(None) as end:
+            watching = asyncio.create_task(self._end_when_gone(end))
+            try:
+                yield
+            finally:
+                watching.cancel()
+
+    async def _end_when_gone(self, end: asyncio.Timeout) -> None:
+        await self._reader.ended()
+        if self._unsaid != 0:
+            end.reschedule(asyncio.get_running_loop().time())
 
     def forget_body(self) -> None:
         """The body that was read is not needed any more."""
@@ -204,19 +248,27 @@ class Caller:
         if self._leaving or self._http.their_state is not h11.DONE:
             self.leave()
             fields = [*fields, (b"connection", b"close")]
-        self._send(h11.Response(status_code=status, headers=list(fields)))
+        head = h11.Response(status_code=status, headers=list(fields))
+        self._send(head)
         self.begun = True
         await self._drain()
+        if self._head_only or status in _BODILESS:
+            self._unsaid = 0
+        elif length := values(head.headers.raw_items(), b"content-length"):
+            self._unsaid = int(length[0])
 
     async def part(self, data: bytes) -> None:
         """A part of the body."""
         self._send(h11.Data(data=data))
         await self._drain()
+        if self._unsaid is not None:
+            self._unsaid -= len(data)
 
     async def end(self) -> None:
         """The answer is whole."""
         self._send(h11.EndOfMessage())
         await self._drain()
+        self._unsaid = 0
 
     async def say(self, status: int, fields: Sequence[Field], body: bytes) -> None:
         """A whole answer of the proxy's own."""

@@ -72,8 +72,7 @@ def tell_story(*, keep: bool, state_file: Path | None, port: int | None, lightni
             _story(place, folder / "purse.db")
         if keep:
             with _folder() as folder, _shop(folder, _kept_port() if port is None else port, nodes) as place:
-                _write_state(state_file, place)
-                _keep(place)
+                _keep(place, state_file)
     return Exit.DONE
 
 
@@ -281,7 +280,7 @@ def _quote(answer: httpx.Response) -> None:
 # --- kept running -----------------------------------------------------------------------------------------------------
 
 
-def _keep(place: Place) -> None:
+def _keep(place: Place, state_file: Path | None) -> None:
     body = shlex.quote(json.dumps({"prompt": PROMPT}))
     again = f"curl -s {place.url} -H 'content-type: application/json' -d {body}"
     password, _, at = place.buyer_wallet.removeprefix("phoenixd+http://:").partition("@")
@@ -319,6 +318,8 @@ def _keep(place: Place) -> None:
         say(f"\n# {told}", style="green")
         say(command)
     try:
-        signal.pause()
+        _write_state(state_file, place)
+        while True:
+            time.sleep(1)  # signal.pause would miss one that comes just before it
     except KeyboardInterrupt:
         say("\nclosed")

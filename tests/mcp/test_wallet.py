@@ -7,14 +7,19 @@ import base64
 import gzip
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
 import httpx
+import httpx2
 import pytest
-from mcp import Client
+import uvicorn
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server import MCPServer
 
 from farebox.core.allowance import UNNARROWED, Allowance
 from farebox.core.amount import Amount
@@ -24,7 +29,7 @@ from farebox.core.ports import Unresolved
 from farebox.dialects import L402
 from farebox.http.buy import AsyncClient
 from farebox.http.buyer import open_buyer
-from farebox.mcp import wallet_server
+from farebox.mcp import http_app, wallet_server
 from farebox.payer.broken_off import WITHIN
 from farebox.testing.buyers import Mint, ScriptedWallet
 from farebox.testing.kept_purse import KeptPurse
@@ -32,6 +37,7 @@ from farebox.testing.market import StillClock
 from farebox.testing.shopping import ANSWER, PROMPT, SHOP, Parts, Shop, hasten
 
 FETCH = {"url": SHOP, "body_json": PROMPT}
+GAVE_UP = "(?i)timed out"
 PNG = b"\x89PNG\r\n\x1a\n\0\0"
 
 
@@ -50,6 +56,7 @@ class Desk:
     clock: StillClock = field(default_factory=StillClock)
     within: timedelta = WITHIN
     hangs: Literal["", "shop", "wallet", "delivery"] = ""
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)  # a shop that hangs, from then on
 
     def __post_init__(self) -> None:
         mint = Mint(self.clock)
@@ -58,33 +65,37 @@ class Desk:
         self.purse = KeptPurse(self.clock)
         self.shop = Shop(httpx, mint, self.wallet)
 
-    def run(self, use: Callable[[Any], Any]) -> Any:
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[MCPServer[Any]]:
         async def admitted(_: Any) -> Allowance:
             if self.refusal is not None:
                 raise self.refusal
             return self.allowance
 
+        buyer = open_buyer(wallet=self.wallet, budget=self.budget, purse=self.purse)
+        hasten(buyer, self.clock, [])
+        if self.hangs == "wallet":
+            buyer.drivers.awaiting = replace(buyer.drivers.awaiting, talk=for_ever)
+        async with AsyncClient(buyer=buyer, transport=httpx.MockTransport(self.answer)) as paying:
+            yield wallet_server(client=paying, buyer=buyer, admitted=admitted, within=self.within)
+
+    def run(self, use: Callable[[Any], Any]) -> Any:
         async def main() -> Any:
-            buyer = open_buyer(wallet=self.wallet, budget=self.budget, purse=self.purse)
-            hasten(buyer, self.clock, [])
-            if self.hangs == "wallet":
-                buyer.drivers.awaiting = replace(buyer.drivers.awaiting, talk=for_ever)
-            async with AsyncClient(buyer=buyer, transport=httpx.MockTransport(self.answer)) as paying:
-                server = wallet_server(
-                    client=paying,
-                    buyer=buyer,
-                    admitted=admitted,
-                    within=self.within,
-                )
-                async with Client(server, mode=self.mode) as client:
-                    return await use(client)
+            async with self.serving() as server, Client(server, mode=self.mode) as client:
+                return await use(client)
 
         return asyncio.run(main())
+
+    async def sees(self, count: int) -> None:
+        """Returns when the shop has been asked so often, and hangs."""
+        while len(self.shop.seen) < count:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         """What the shop answers, if it does not hang."""
         if self.hangs == "shop" or (self.hangs == "delivery" and self.shop.seen):
-            await for_ever(request)
+            await self.goes_on.wait()
         answer: httpx.Response = self.shop(request)
         return answer
 
@@ -95,6 +106,19 @@ class Desk:
         """Have the shop answer this, for nothing."""
         told = {name.replace("_", "-"): value for name, value in headers.items()}
         self.shop.script = [self.shop.answer(200, Parts([body]), told)]
+
+
+@asynccontextmanager
+async def listening(app: Any) -> AsyncIterator[str]:
+    """The address of an app on a socket of this machine."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_config=None, ws="none")
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await running
 
 
 @pytest.fixture(params=["auto", "legacy"])
@@ -332,6 +356,159 @@ def test_an_answer_that_breaks_off_is_paid_and_not_served_and_the_same_call_show
 
     assert ("paid-not-served", True) == tuple(first.structured_content[name] for name in ("type", "money_moved"))
     assert (ANSWER, 1) == (second.structured_content["json"], len(desk.wallet.payments))
+
+
+def test_the_very_call_that_is_being_made_already_is_paid_and_made_once(both: Desk) -> None:
+    both.hangs = "delivery"
+
+    async def at_once(client: Any) -> Any:
+        calls = [asyncio.create_task(client.call_tool("fetch", FETCH)) for _ in range(3)]
+        await both.sees(1)
+        both.goes_on.set()
+        return await asyncio.gather(*calls)
+
+    results = both.run(at_once)
+
+    assert ([ANSWER] * 3, 1, 2) == (
+        [result.structured_content["json"] for result in results],
+        len(both.wallet.payments),
+        len(both.shop.seen),
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"method": "PUT"},
+        {"url": f"{SHOP}?n=2"},
+        {"body_json": {"prompt": "two"}},
+        {"headers": {"Authorization": "Bearer another"}},
+        {"max": "22 sat"},
+    ],
+)
+def test_a_call_that_differs_in_anything_is_another_one(desk: Desk, more: Any) -> None:
+    desk.hangs = "shop"
+
+    async def at_once(client: Any) -> Any:
+        calls = [asyncio.create_task(client.call_tool("fetch", {**FETCH, **each})) for each in ({}, more)]
+        await asyncio.sleep(0.2)
+        desk.goes_on.set()
+        return await asyncio.gather(*calls)
+
+    assert [False, False] == [result.is_error for result in desk.run(at_once)]
+    assert 2 == len(desk.wallet.payments)
+
+
+def test_what_is_fetched_for_one_caller_is_not_given_to_another(desk: Desk) -> None:
+    desk.hangs = "shop"
+
+    async def at_once(client: Any) -> Any:
+        calls = []
+        for name in ("purse:ann", "purse:bob"):
+            desk.allowance = Allowance(labels=frozenset((name,)))
+            calls.append(asyncio.create_task(client.call_tool("fetch", FETCH)))
+            await asyncio.sleep(0.1)
+        desk.goes_on.set()
+        return await asyncio.gather(*calls)
+
+    desk.run(at_once)
+
+    assert 2 == len(desk.wallet.payments)
+
+
+def test_a_call_that_is_made_after_the_end_of_one_like_it_is_a_new_one(desk: Desk) -> None:
+    async def twice(client: Any) -> Any:
+        return [await client.call_tool("fetch", FETCH) for _ in range(2)]
+
+    desk.run(twice)
+
+    assert 2 == len(desk.wallet.payments)
+
+
+def test_a_client_that_cancels_leaves_and_whoever_still_waits_gets_the_answer(both: Desk) -> None:
+    both.hangs = "delivery"
+
+    async def one_leaves(client: Any) -> Any:
+        impatient = asyncio.create_task(client.call_tool("fetch", FETCH, read_timeout_seconds=0.3))
+        await both.sees(1)
+        patient = asyncio.create_task(client.call_tool("fetch", FETCH))
+        with pytest.raises(MCPError, match=GAVE_UP):
+            await impatient
+        both.goes_on.set()
+        return await patient
+
+    result = both.run(one_leaves)
+
+    assert (ANSWER, 1) == (result.structured_content["json"], len(both.wallet.payments))
+
+
+def test_a_call_of_which_every_client_has_left_is_broken_off_and_the_same_one_shows_its_proof(both: Desk) -> None:
+    both.hangs = "delivery"
+
+    async def left(client: Any) -> Any:
+        with pytest.raises(MCPError, match=GAVE_UP):
+            await client.call_tool("fetch", FETCH, read_timeout_seconds=0.3)
+        await asyncio.sleep(0.1)
+        (row,) = both.purse.rows.values()
+        both.goes_on.set()
+        return row, await client.call_tool("fetch", FETCH)
+
+    row, result = both.run(left)
+
+    assert (False, None) == (row.served, row.undelivered_at)  # the client went, and not for the seller's fault
+    assert (True, 1) == (result.structured_content["replayed"], len(both.wallet.payments))
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_over_http_a_client_that_gave_up_waiting_gets_the_answer_of_its_first_call_when_it_asks_again(
+    desk: Desk, mode: Any
+) -> None:
+    desk.hangs = "delivery"
+
+    async def main() -> Any:
+        async with (
+            desk.serving() as wallet,
+            http_app(wallet, admit=lambda _: UNNARROWED) as app,
+            listening(app) as address,
+            httpx2.AsyncClient(headers={"authorization": "Bearer fbx_ann"}, trust_env=False) as http,
+            Client(streamable_http_client(f"{address}/mcp", http_client=http), mode=mode) as client,
+        ):
+            for _ in range(2):
+                with pytest.raises(MCPError, match=GAVE_UP):
+                    await client.call_tool("fetch", FETCH, read_timeout_seconds=0.5)
+            again = asyncio.create_task(client.call_tool("fetch", FETCH))
+            await asyncio.sleep(0.3)
+            desk.goes_on.set()
+            return await again
+
+    result = asyncio.run(main())
+
+    assert (ANSWER, False, 1) == (
+        result.structured_content["json"],
+        result.structured_content["replayed"],
+        len(desk.wallet.payments),
+    )
+
+
+def test_over_http_what_nobody_waits_for_goes_on_to_its_end(desk: Desk) -> None:
+    desk.hangs = "delivery"
+
+    async def main() -> Any:
+        async with (
+            desk.serving() as wallet,
+            http_app(wallet, admit=lambda _: UNNARROWED) as app,
+            listening(app) as address,
+            httpx2.AsyncClient(headers={"authorization": "Bearer fbx_ann"}, trust_env=False) as http,
+            Client(streamable_http_client(f"{address}/mcp", http_client=http)) as client,
+        ):
+            with pytest.raises(MCPError, match=GAVE_UP):
+                await client.call_tool("fetch", FETCH, read_timeout_seconds=0.5)
+            desk.goes_on.set()
+            await desk.sees(2)
+
+    asyncio.run(main())
+
+    assert [True] == [row.served for row in desk.purse.rows.values()]
 
 
 def test_a_redirect_is_told_and_not_followed(desk: Desk) -> None:

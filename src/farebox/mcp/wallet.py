@@ -6,12 +6,14 @@ Rules
 3. An error is a result that says what happened, whether money moved, what to do next and what is left.
 4. Nothing that a tool answers holds a preimage, a token or the address of a wallet.
 5. Redirects are told, not followed: whoever is called is whom the model named.
+6. Who makes the very call that is being made for them already waits for that one: a client that gave up waiting, of
+   which nobody hears over HTTP, doesn't pay twice when it asks again. A call after its end is a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Annotated, Any, Final, Protocol
@@ -38,6 +40,7 @@ from farebox.mcp.told import (
     told_left,
     windows_left,
 )
+from farebox.mcp.under_way import UnderWay
 from farebox.payer import Bought, Drivers, Offer, spending_under
 from farebox.payer.broken_off import WITHIN, broken_off
 
@@ -70,6 +73,7 @@ Most = Annotated[
 Count = Annotated[int, Field(ge=1, le=_MOST_HISTORY, description="So many of the newest.")]
 
 Admitted = Callable[[Context[Any, Any]], Awaitable[Allowance]]
+_Work = Callable[[httpx.Request, Allowance], Coroutine[Any, Any, CallToolResult]]
 
 
 class KnowsPurse(KnowsLimits, Protocol):
@@ -104,6 +108,7 @@ class _Tools:
         self._buyer = buyer
         self._admitted = admitted
         self._within_s = within.total_seconds()
+        self._fetching = UnderWay[CallToolResult]()
 
     async def fetch(
         self,
@@ -119,12 +124,17 @@ class _Tools:
         """Call an HTTP API and get its answer. If it asks for a payment (402), it is paid within the budget.
 
         A call that costs nothing is made as it is. Every new call may cost again; one that was paid and whose answer
-        did not come is not paid again when it is made in exactly the same way. Long answers are cut.
+        did not come, or that is still being made, is not paid again when it is made in exactly the same way. Long
+        answers are cut.
         """
 
-        async def fetched(request: httpx.Request, allowance: Allowance) -> CallToolResult:
+        async def answered(request: httpx.Request, allowance: Allowance) -> CallToolResult:
             response = await self._client.send(request, stream=True)
             return await self._answer(request, response, allowance)
+
+        async def fetched(request: httpx.Request, allowance: Allowance) -> CallToolResult:
+            same = _same_call(request, allowance)
+            return await self._fetching.result(same, lambda: self._in_time(answered, request, allowance))
 
         wanted = Wanted(url=url, method=method, headers=headers, text=body, json=body_json, base64=body_base64)
         return await self._calling(ctx, wanted, max, fetched)
@@ -145,8 +155,11 @@ class _Tools:
         The very call is sent, without paying: one that turns out to cost nothing has been made by it.
         """
 
-        async def priced(request: httpx.Request, allowance: Allowance) -> CallToolResult:
+        async def asked(request: httpx.Request, allowance: Allowance) -> CallToolResult:
             return _priced(await self._client.ask(request), await self._left(allowance))
+
+        async def priced(request: httpx.Request, allowance: Allowance) -> CallToolResult:
+            return await self._in_time(asked, request, allowance)
 
         wanted = Wanted(url=url, method=method, headers=headers, text=body, json=body_json, base64=body_base64)
         return await self._calling(ctx, wanted, max, priced)
@@ -187,14 +200,8 @@ class _Tools:
         ]
         return _result(lines or ["Nothing was bought yet."], {"purchases": told})
 
-    async def _calling(
-        self,
-        ctx: Context[Any, Any],
-        wanted: Wanted,
-        most: str,
-        work: Callable[[httpx.Request, Allowance], Awaitable[CallToolResult]],
-    ) -> CallToolResult:
-        """Do something with the request that is wanted, under what the caller may spend; any trouble as a result."""
+    async def _calling(self, ctx: Context[Any, Any], wanted: Wanted, most: str, work: _Work) -> CallToolResult:
+        """Do something with the request that is wanted, under what the caller may spend."""
         try:
             allowance = await self._admitted(ctx)
         except FareboxError as error:
@@ -202,16 +209,22 @@ class _Tools:
         try:
             narrowed = allowance.narrowed(Allowance(most=Amount.read(most) if most else None))
             request = read_request(self._client, wanted)
-            try:
-                with spending_under(narrowed):
-                    async with asyncio.timeout(self._within_s):
-                        return await work(request, narrowed)
-            except TimeoutError:
-                return await self._out_of_time(request, allowance)
         except FareboxError as error:
             return error_result(error, await self._left(allowance))
         except Unsendable as error:
             return nothing_paid("arguments-invalid", "This can't be called", str(error), await self._left(allowance))
+        return await work(request, narrowed)
+
+    async def _in_time(self, work: _Work, request: httpx.Request, allowance: Allowance) -> CallToolResult:
+        """What comes of it, any trouble as a result."""
+        try:
+            with spending_under(allowance):
+                async with asyncio.timeout(self._within_s):
+                    return await work(request, allowance)
+        except TimeoutError:
+            return await self._out_of_time(request, allowance)
+        except FareboxError as error:
+            return error_result(error, await self._left(allowance))
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             return nothing_paid("network", "The server can't be reached", reason, await self._left(allowance))
@@ -269,6 +282,11 @@ class _Tools:
             return await asyncio.to_thread(windows_left, self._buyer, allowance)
         except FareboxError:
             return []
+
+
+def _same_call(request: httpx.Request, allowance: Allowance) -> Hashable:
+    """What tells the very same call of one caller. Each header counts: what one of them opens is not for others."""
+    return request.method, request.url, tuple(request.headers.raw), request.content, allowance
 
 
 def _priced(offer: Offer | None, left: list[WindowLeft]) -> CallToolResult:

@@ -288,6 +288,33 @@ def test_an_answer_that_drips_is_left(errand: Errand, paid: bool, kind: str) -> 
     assert f"error: {kind}" == errand.fetch(transport=httpx.MockTransport(shop), within=SOON)[0]
 
 
+@pytest.mark.parametrize("is_mute", [True, False])
+def test_a_seller_that_is_paid_and_keeps_one_waiting_is_paid_no_third_time(errand: Errand, is_mute: bool) -> None:
+    def tarpit() -> httpx.AsyncBaseTransport:
+        if is_mute:
+            return Silent(errand, 1)
+        errand.face.shop.script = [errand.face.shop.asks(), httpx.Response(200, stream=Endless())]
+        return httpx.MockTransport(errand.face.shop)
+
+    told = [errand.fetch(f"{SHOP}?n={number}", transport=tarpit(), within=SOON)[0] for number in range(3)]
+
+    assert ["error: paid-not-served", "error: paid-not-served", "error: seller-shunned"] == told
+    assert 2 == len(errand.face.wallet.payments)
+
+
+def test_a_caller_that_goes_away_is_not_held_against_the_seller() -> None:
+    errand = Errand(is_async=True)
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(SOON.total_seconds()):
+                await errand.shopper(transport=Silent(errand, 1)).afetch(SHOP)
+
+    asyncio.run(main())
+
+    assert (False, None) == (errand.face.row.served, errand.face.row.undelivered_at)
+
+
 def test_a_payment_that_takes_too_long_is_told_to_be_held_and_is_found_by_the_same_call(errand: Errand) -> None:
     shopper = errand.shopper(transport=httpx.MockTransport(errand.face.shop), within=SOON)
     drivers = shopper._buyer.drivers

@@ -302,6 +302,39 @@ def test_a_call_that_takes_too_long_is_left_and_says_whether_money_moved(
     assert ("next_step" in told) is (moved is not False)
 
 
+def test_a_seller_that_is_paid_and_keeps_one_waiting_is_paid_no_third_time(desk: Desk) -> None:
+    desk.within = timedelta(seconds=0.2)
+
+    async def greedy(client: Any) -> Any:
+        told = []
+        for number in range(3):
+            desk.hangs, desk.shop.seen[:] = "delivery", []
+            told.append(await client.call_tool("fetch", {**FETCH, "url": f"{SHOP}?n={number}"}))
+        return told
+
+    results = desk.run(greedy)
+
+    assert ["paid-not-served", "paid-not-served", "seller-shunned"] == [
+        result.structured_content["type"] for result in results
+    ]
+    assert 2 == len(desk.wallet.payments)
+
+
+def test_a_call_that_takes_too_long_is_not_told_of_what_another_one_at_the_same_url_paid(desk: Desk) -> None:
+    desk.within = timedelta(seconds=0.5)
+
+    async def two(client: Any) -> Any:
+        desk.hangs = "delivery"
+        paid = asyncio.create_task(client.call_tool("fetch", FETCH))
+        await desk.sees(1)
+        unpaid = asyncio.create_task(client.call_tool("fetch", {**FETCH, "body_json": {"prompt": "two"}}))
+        return [await paid, await unpaid]
+
+    results = desk.run(two)
+
+    assert ["paid-not-served", "network"] == [result.structured_content["type"] for result in results]
+
+
 def test_a_price_that_does_not_come_is_not_waited_for(desk: Desk) -> None:
     desk.within, desk.hangs = timedelta(seconds=0.2), "shop"
 

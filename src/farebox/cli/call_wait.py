@@ -206,4 +206,4 @@ def wait_for_outcome(
 
 def stopped(purse: Purse, request_digest: bytes | None) -> PurchaseError | None:
     """What Ctrl-C has left of a call; None when nothing of it is paid or held."""
-    return None if request_digest is None else broken_off(purse, request_digest, why="stopped")
+    return broken_off(purse, request_digest, why="stopped")

@@ -25,7 +25,7 @@ from farebox.core.amount import Amount
 from farebox.core.budget import Budget
 from farebox.core.ports import Purchase, Purse, Wallet
 from farebox.http.buy_drive import Exchange, Heard, aflow, flow
-from farebox.http.buy_wire import check_place, led_to, library_of, misled, of_library
+from farebox.http.buy_wire import check_place, led_to, library_of, misled, of_library, read_call
 from farebox.http.buyer import Buyer, Terms, chosen_buyer
 from farebox.payer import Offer, Telling
 
@@ -211,6 +211,10 @@ class PayingAsync(_Awaiting):
         await self._drive(exchange, telling, options)
         await exchange.answer.aclose()
         return telling.result
+
+    def digest(self, request: httpx.Request) -> bytes | None:
+        """What the same request made again is known by; None for one whose body can be sent only once."""
+        return read_call(request).digest
 
     async def resume(self) -> tuple[Purchase, ...]:
         """Look up every payment whose outcome is open; returns them as they now stand."""

@@ -133,7 +133,8 @@ class Shopper:
 
     def _out_of_time(self, request: httpx.Request) -> Exception:
         why = f"it took longer than {self._within_s:g} s"
-        return broken_off(self._buyer.drivers.purse, read_call(request).digest, why=why) or httpx.ReadTimeout(why)
+        purse, digest = self._buyer.drivers.purse, read_call(request).digest
+        return broken_off(purse, digest, why=why, blames_seller=True) or httpx.ReadTimeout(why)
 
     @cached_property
     def _tls(self) -> SSLContext:

@@ -46,6 +46,9 @@ class PaysForCalls(Protocol):
     async def ask(self, request: httpx.Request) -> Offer | None:
         """Send it and pay nothing: what it would cost."""
 
+    def digest(self, request: httpx.Request) -> bytes | None:
+        """What the same request made again is known by."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:

@@ -219,10 +219,11 @@ class _Tools:
         """What comes of it, any trouble as a result."""
         try:
             with spending_under(allowance):
-                async with asyncio.timeout(self._within_s):
-                    return await work(request, allowance)
-        except TimeoutError:
-            return await self._out_of_time(request, allowance)
+                try:
+                    async with asyncio.timeout(self._within_s):
+                        return await work(request, allowance)
+                except TimeoutError:
+                    return await self._out_of_time(request, allowance)
         except FareboxError as error:
             return error_result(error, await self._left(allowance))
         except httpx.HTTPError as error:
@@ -230,13 +231,9 @@ class _Tools:
             return nothing_paid("network", "The server can't be reached", reason, await self._left(allowance))
 
     async def _out_of_time(self, request: httpx.Request, allowance: Allowance) -> CallToolResult:
-        """What was left of a call; one of the same URL might be it, and whether it was paid for is then told."""
-        why, url = f"it took longer than {self._within_s:g} s", str(request.url.copy_with(fragment=None))
-
-        def is_of_it(purchase: Purchase) -> bool:
-            return purchase.url == url and allowance.labels <= purchase.labels
-
-        error = await asyncio.to_thread(broken_off, self._buyer.drivers.purse, None, why=why, is_of_it=is_of_it)
+        """What was left of a call; what it paid for and the seller did not serve in time is held against him."""
+        why, purse, digest = f"it took longer than {self._within_s:g} s", self._buyer.drivers.purse, self._client.digest
+        error = await asyncio.to_thread(broken_off, purse, digest(request), why=why, blames_seller=True)
         left = await self._left(allowance)
         if error is not None:
             return error_result(error, left)

@@ -433,6 +433,25 @@ def test_text_in_a_charset_that_is_none_is_told_all_the_same(errand: Errand, cha
     assert ["body:", "zz-99999999999999"] == errand.fetch()[-2:]
 
 
+@pytest.mark.parametrize(
+    ("charset", "body", "text"),
+    [
+        ("utf-7", b"half +2AA-", "half ?"),
+        ("unicode_escape", rb"half \ud800", "half ?"),
+        ("utf-7", b"whole +2D3eAA-", "whole \N{GRINNING FACE}"),
+    ],
+)
+def test_what_is_told_can_be_written_in_utf_8_whatever_the_charset(
+    errand: Errand, charset: str, body: bytes, text: str
+) -> None:
+    errand.answers(body, content_type=f"text/plain; charset={charset}")
+
+    told = errand.fetch()
+
+    assert ["body:", text] == told[-2:]
+    "\n".join(told).encode()
+
+
 def test_a_redirect_to_what_is_no_host_is_told(errand: Errand) -> None:
     errand.face.shop.script = [errand.face.shop.redirects(302, "http://xn--/")]
 

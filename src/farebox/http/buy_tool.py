@@ -3,6 +3,7 @@
 Rules
 1. A model never sees an exception: it is told what happened, whether money moved, what to do, and what is left.
 2. What we say comes first, a line each; what strangers say is cut to one short line, or stands last, under `body:`.
+   All of it can be written in UTF-8.
 3. A model names no host that its user did not allow: without a list, only addresses of the public internet.
 4. An answer is read within bounds of size and time, compressed or not. One that breaks off after it was paid is asked
    for again with the same proof.
@@ -103,7 +104,7 @@ class Shopper:
             trouble = HostRefused("it is not on the public internet, and the user has not allowed it")
         except (FareboxError, httpx.RequestError, httpx.InvalidURL) as error:
             trouble = error
-        return "\n".join([*_failure(trouble), *await asyncio.to_thread(self._left)])
+        return _text([*_failure(trouble), *await asyncio.to_thread(self._left)])
 
     def left(self) -> str:
         """What is left of the budget, a line for each of its windows."""
@@ -129,7 +130,7 @@ class Shopper:
                 except httpx.RequestError as error:
                     _give_up(page.bought, error, tries_left)
                 else:
-                    return "\n".join([*page.told(), *await asyncio.to_thread(self._left), *page.body()])
+                    return _text([*page.told(), *await asyncio.to_thread(self._left), *page.body()])
 
     def _out_of_time(self, request: httpx.Request) -> Exception:
         why = f"it took longer than {self._within_s:g} s"
@@ -258,6 +259,11 @@ def _failure(error: Exception) -> list[str]:
 
 
 _MOVED: Final = MappingProxyType({True: "yes", False: "no", None: "nobody can tell yet, the amount stays held"})
+
+
+def _text(lines: list[str]) -> str:
+    """All of it; half a surrogate pair, of which some charsets make a character, is a question mark."""
+    return "\n".join(lines).encode(errors="replace").decode()
 
 
 def _line(text: str) -> str:

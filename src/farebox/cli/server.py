@@ -32,7 +32,7 @@ from farebox.http.watch import Patience
 log = structlog.get_logger("farebox")
 
 DRAIN: Final = timedelta(seconds=30)
-QUIET: Final = timedelta(seconds=0.3)  # who speaks often has spoken by then, and was told
+QUIET: Final = timedelta(seconds=1)  # who speaks often has spoken by then, and was told
 _LOOK_EVERY_S: Final = 0.05
 _CLOSE: Final = (b"connection", b"close")
 

@@ -106,7 +106,7 @@ with warnings.catch_warnings():
             hops[:] = [trail]
             shown = trail.at(origin)
             if shown is not None:
-                response = await _show_again(self.buyer, request, trail, shown, handler)
+                response = await _show_again(request, shown, handler)
             else:
                 exchange = _Exchange(request, await _replayable(request), trail)
                 response = await _buy(self.buyer, exchange, handler)
@@ -215,15 +215,13 @@ async def _send_one(exchange: _Exchange, step: Send, handler: aiohttp.ClientHand
 
 
 async def _show_again(
-    buyer: Buyer, request: aiohttp.ClientRequest, trail: Trail, shown: Shown, handler: aiohttp.ClientHandlerType
+    request: aiohttp.ClientRequest, shown: Shown, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
     """What a paid answer redirected to, within the origin."""
     await _put_proof(request, shown.proof, await _replayable(request) if shown.proof.body else None)
     response = await handler(request)
     if response.status == _PAYMENT_REQUIRED:
         response.close()
-        if trail.owed is not None:
-            await buyer.drivers.anote(trail.owed.trouble)
         raise shown.refused(str(request.url))
     return _carrying(response, shown.bought)
 

@@ -53,7 +53,6 @@ class Exchange:
         self.whole = whole
         self.follows = follows
         self.response: httpx.Response | None = None
-        self.manner: dict[str, bool] = {}  # how the request that is sent next has to be sent
         self.trouble: Remember | None = None  # see Send, of what is being sent
         self._loose: Wire | None = None  # its proof, where a redirect would take it along to another origin
         self._asked = request  # what the seller asked money for in the end, after redirects within the origin
@@ -65,16 +64,21 @@ class Exchange:
             raise TypeError("there is no answer yet")
         return self.response
 
+    @property
+    def manner(self) -> dict[str, bool]:
+        """How the request that is sent next has to be sent."""
+        return {} if self._loose is None else {"follow_redirects": False}
+
     def outgoing(self, step: Send) -> httpx.Request:
         """What to send: the request itself, or one with the proof."""
-        self.trouble, self.manner, self._loose = step.trouble, {}, None
+        self.trouble, self._loose = step.trouble, None
         if step.proof is None:
             return self.request
         is_loose = step.proof.query or step.proof.body or any(name != "authorization" for name, _ in step.proof.headers)
         if is_loose and not self.call.keeps_proofs:  # another face paid for it, with the same purse
             raise PaidNotServed("a redirect could take its proof to another origin; make the call with farebox.Client")
         if is_loose:
-            self.manner, self._loose = {"follow_redirects": False}, step.proof
+            self._loose = step.proof
         return with_proof(self._asked, step.proof)
 
     def onward(self, response: httpx.Response) -> httpx.Request | None:
